@@ -1,0 +1,21 @@
+"""Any `torch.nn.Module` as a scikit-learn classifier."""
+
+from importlib.metadata import version
+
+from easyclf.callbacks import AccuracyLogger, Callback, EarlyStopping, LambdaCallback, ProgressBar
+from easyclf.estimator import Estimator
+from easyclf.modules import MLP
+from easyclf.trainer import TrainingDiverged
+
+__version__ = version("easyclf")
+
+__all__ = [
+    "MLP",
+    "AccuracyLogger",
+    "Callback",
+    "EarlyStopping",
+    "Estimator",
+    "LambdaCallback",
+    "ProgressBar",
+    "TrainingDiverged",
+]

@@ -1,0 +1,7 @@
+"""What may happen during a run: log, stop early, or anything of your own."""
+
+from easyclf.callbacks.base import Callback, LambdaCallback
+from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
+from easyclf.callbacks.stopping import EarlyStopping
+
+__all__ = ["AccuracyLogger", "Callback", "EarlyStopping", "LambdaCallback", "ProgressBar"]

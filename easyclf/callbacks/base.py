@@ -1,0 +1,181 @@
+"""The hooks of a callback, and how they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from easyclf.state import TrainingState
+from easyclf.validation import did_you_mean
+
+Hook = Callable[[TrainingState], None]
+
+
+class Callback:
+    """What may happen during a run: override the hooks that you need.
+
+    Each hook is given the state of the run, `easyclf.state.TrainingState`, whose `logs`,
+    `history`, `module` and others say what happened, and whose `stop(reason)` ends the run.
+    A hook that nobody overrides is never called. One callback serves many fits: reset what a fit
+    learns in `on_train_begin`, and let the results that users read end in `_`.
+
+    Examples
+    --------
+    >>> from easyclf import Callback
+    >>> class StopAt(Callback):
+    ...     def __init__(self, accuracy):
+    ...         self.accuracy = accuracy
+    ...
+    ...     def on_epoch_end(self, state):
+    ...         if state.logs["accuracy"] >= self.accuracy:
+    ...             state.stop(f"the training accuracy has reached {self.accuracy}")
+    """
+
+    def on_train_begin(self, state: TrainingState) -> None:
+        """Before the first epoch.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def on_epoch_begin(self, state: TrainingState) -> None:
+        """Before an epoch.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def on_batch_begin(self, state: TrainingState) -> None:
+        """Before a training batch.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def on_batch_end(self, state: TrainingState) -> None:
+        """After a training batch: `state.logs` has its `loss` and `accuracy`, as tensors.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """After an epoch and its validation: `state.logs` has all quantities.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """After the last epoch, unless the run failed.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+    def close(self, state: TrainingState) -> None:
+        """Last of all, also after an error or an interruption: let go of what is held.
+
+        Parameters
+        ----------
+        state : TrainingState
+            The state of the run.
+        """
+
+
+HOOKS = (
+    "on_train_begin",
+    "on_epoch_begin",
+    "on_batch_begin",
+    "on_batch_end",
+    "on_epoch_end",
+    "on_train_end",
+    "close",
+)
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions.
+
+    Parameters
+    ----------
+    **hooks : callable
+        Functions of the state, by the names of the hooks: `on_epoch_end=print_accuracy`.
+
+    Raises
+    ------
+    TypeError
+        If a name is not that of a hook, or its value is not callable.
+
+    Examples
+    --------
+    >>> from easyclf import LambdaCallback
+    >>> accuracies = []
+    >>> note = LambdaCallback(on_epoch_end=lambda state: accuracies.append(state.logs["accuracy"]))
+    """
+
+    def __init__(self, **hooks: Hook) -> None:
+        for name, function in hooks.items():
+            if name not in HOOKS:
+                raise TypeError(
+                    f"LambdaCallback has no hook `{name}`{did_you_mean(name, HOOKS)} "
+                    f"The hooks are {', '.join(HOOKS)}."
+                )
+            if not callable(function):
+                raise TypeError(f"`{name}` must be a function of the state; got {function!r}.")
+            setattr(self, name, function)
+
+
+class Hooks:
+    """The hooks that some callback overrides, in the order of the callbacks."""
+
+    def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._hooks = {
+            name: [
+                (type(callback).__name__, getattr(callback, name))
+                for callback in callbacks
+                if _overrides(callback, name)
+            ]
+            for name in HOOKS
+        }
+
+    def has(self, *names: str) -> bool:
+        """Whether any callback overrides one of these hooks."""
+        return any(self._hooks[name] for name in names)
+
+    def call(self, name: str, state: TrainingState) -> None:
+        """Call one hook of all callbacks; an error says whose it was."""
+        for owner, hook in self._hooks[name]:
+            try:
+                hook(state)
+            except Exception as error:
+                error.add_note(f"Raised by the callback {owner}.{name}, epoch {state.epoch}.")
+                raise
+
+    def close(self, state: TrainingState) -> None:
+        """Close every callback, also those behind one that fails."""
+        failed: Exception | None = None
+        for owner, hook in self._hooks["close"]:
+            try:
+                hook(state)
+            except Exception as error:
+                error.add_note(f"Raised by the callback {owner}.close.")
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+
+def _overrides(callback: Callback, name: str) -> bool:
+    own = getattr(callback, name)
+    return getattr(own, "__func__", own) is not getattr(Callback, name)

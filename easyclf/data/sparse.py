@@ -1,0 +1,46 @@
+"""SciPy sparse rows, made dense a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from easyclf.data.base import Batch, Placement, Source, bounds
+from easyclf.data.tensors import as_tensor
+
+
+class SparseSource(Source):
+    """Rows of a CSR matrix or array."""
+
+    def __init__(
+        self,
+        x: Any,
+        y: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        placement: Placement,
+    ) -> None:
+        self._x, self._y, self._weight, self._placement = x, y, weight, placement
+
+    def __len__(self) -> int:
+        return int(self._x.shape[0])
+
+    def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
+        return len(bounds(len(self), batch_size, min_rows))
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+    ) -> Iterator[Batch]:
+        order = None
+        if generator is not None:
+            order = torch.randperm(len(self), generator=generator, device="cpu")
+        device = self._placement.device
+        for start, stop in bounds(len(self), batch_size, min_rows):
+            rows = slice(start, stop) if order is None else order[start:stop]
+            x = self._x[rows if order is None else order[start:stop].numpy()]
+            yield Batch(
+                self._placement.place(as_tensor(x.toarray()), is_own=True),
+                None if self._y is None else self._y[rows].to(device),
+                None if self._weight is None else self._weight[rows].to(device),
+            )

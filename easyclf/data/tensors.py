@@ -1,0 +1,108 @@
+"""Arrays and tensors in memory: batches are slices or gathers of whole tensors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from easyclf.data.base import Batch, Placement, Source, bounds
+from easyclf.device import free_memory
+
+# Part of the free memory of an accelerator that the training data may take.
+_RESIDENT_FRACTION = 0.5
+_KEPT_DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+
+
+def as_tensor(array: NDArray[Any]) -> torch.Tensor:
+    """A tensor on the memory of `array` where torch can read it, else on one copy."""
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if array.dtype.name not in _KEPT_DTYPES:
+        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()
+    with warnings.catch_warnings():
+        # Nothing writes to the tensor: `Placement.copies` guards the modules that would.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def check_finite(x: torch.Tensor, dtype: torch.dtype, name: str = "X") -> None:
+    """Refuse NaN, infinity and values too large for `dtype`, saying where the first one is."""
+    if not x.is_floating_point() or not x.numel():
+        return
+    limit = torch.finfo(dtype).max
+    low, high = torch.stack(torch.aminmax(x)).tolist()
+    if -limit <= low and high <= limit:
+        return
+    is_nan = x.isnan()
+    wrong = is_nan if is_nan.any() else ~(x.abs() <= limit)
+    first = np.unravel_index(int(wrong.reshape(-1).to(torch.uint8).argmax()), x.shape)
+    place = f"row {first[0]}" + (f", column {first[1]}" if x.ndim == 2 else "")
+    if is_nan.any():
+        raise ValueError(
+            f"Input {name} contains NaN: {int(wrong.sum())} value(s), the first in {place}; "
+            "impute them first, for example with SimpleImputer in a Pipeline."
+        )
+    value = x[tuple(int(index) for index in first)].item()
+    raise ValueError(
+        f"Input {name} contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
+        f"{value!r} in {place} is the first of {int(wrong.sum())}; clip or scale first, "
+        "or use precision='float64'."
+    )
+
+
+class TensorSource(Source):
+    """Rows of whole tensors, kept on the device where they fit."""
+
+    def __init__(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        placement: Placement,
+    ) -> None:
+        self._placement = placement
+        device = placement.device
+        free = free_memory(device)
+        if free is None or x.nbytes < _RESIDENT_FRACTION * free:
+            x = x.to(device)
+        self._x = x
+        self._y = None if y is None else y.to(device)
+        self._weight = None if weight is None else weight.to(device)
+
+    def __len__(self) -> int:
+        return len(self._x)
+
+    def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
+        return len(bounds(len(self), batch_size, min_rows))
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+    ) -> Iterator[Batch]:
+        parts = bounds(len(self), batch_size, min_rows)
+        if generator is not None and len(parts) > 1:
+            order = torch.randperm(len(self), generator=generator, device="cpu")
+            return self._gathered(order, parts)
+        return self._sliced(parts)
+
+    def _sliced(self, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+        for start, stop in parts:
+            x = self._placement.place(self._x[start:stop], is_own=False)
+            y = None if self._y is None else self._y[start:stop]
+            yield Batch(x, y, None if self._weight is None else self._weight[start:stop])
+
+    def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+        x, y, weight, place = self._x, self._y, self._weight, self._placement.place
+        of_x, order = order.to(x.device), order.to(self._placement.device)
+        for start, stop in parts:
+            rows = order[start:stop]
+            yield Batch(
+                place(x.index_select(0, of_x[start:stop]), is_own=True),
+                None if y is None else y.index_select(0, rows),
+                None if weight is None else weight.index_select(0, rows),
+            )

@@ -1,0 +1,36 @@
+"""Which device the work runs on."""
+
+from __future__ import annotations
+
+import torch
+
+
+def usable_devices() -> list[str]:
+    """The devices that this machine has, the fastest first."""
+    devices = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        devices.append("mps")
+    if torch.xpu.is_available():
+        devices += [f"xpu:{index}" for index in range(torch.xpu.device_count())]
+    return [*devices, "cpu"]
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The `torch.device` meant by `device`, refused when this machine has none such."""
+    usable = usable_devices()
+    if device == "auto":
+        return torch.device(usable[0])
+    expected = f"expected 'auto' or one of {usable}."
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"`device` {device!r} is not a device; {expected}") from error
+    same_type = [name for name in usable if torch.device(name).type == resolved.type]
+    if not same_type or (resolved.index is not None and resolved.index >= len(same_type)):
+        raise ValueError(f"`device` {device!r} is not on this machine; {expected}")
+    return resolved
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on a device that has a memory of its own and says so, else None."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None

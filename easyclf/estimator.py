@@ -1,0 +1,912 @@
+"""The face: parameters, `fit` and its kin, `predict` and its kin, `score` and `evaluate`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
+from sklearn.base import ClassifierMixin
+from sklearn.utils._param_validation import InvalidParameterError, Interval, Options, StrOptions
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from torch import nn
+
+from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
+from easyclf.callbacks.loggers import is_watched
+from easyclf.data import (
+    Placement,
+    Rows,
+    as_tensor,
+    check_finite,
+    class_names,
+    dataset_labels,
+    is_dataset,
+    refuse_columns,
+    split_rows,
+)
+from easyclf.device import resolve_device
+from easyclf.heads import Head, LossLike, build_head
+from easyclf.history import History
+from easyclf.modules import MLP, ModuleLike, build_module, probe
+from easyclf.optimizers import build_optimizer, continue_from
+from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
+from easyclf.precision import Precision, resolve_precision
+from easyclf.randomness import draw_seed, isolated, seed_after
+from easyclf.state import TrainingState
+from easyclf.targets import Labels, TargetEncoder, class_weights, read_labels
+from easyclf.trainer import Trainer, TrainingDiverged, evaluate, predict_outputs
+from easyclf.validation import did_you_mean
+
+# Numbers in an evaluation batch: its rows are as many as hold about this many.
+_EVALUATION_NUMBERS = 2**20
+_PROBED_ROWS = 3
+_QUANTITIES = ("loss", "accuracy")
+
+
+class _Fitted(NamedTuple):
+    """What prediction and a continued fit need beside the public attributes."""
+
+    head: Head
+    encoder: TargetEncoder
+    precision: Precision
+    placement: Placement
+    sample_shape: tuple[int, ...]
+    seed: int
+
+
+class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
+    """A scikit-learn classifier around any `torch.nn.Module`.
+
+    Sizes, dtypes, the device and the loss are read from the data and from the module. Training
+    uses all rows that `fit` is given, and reports their exact loss and accuracy.
+
+    Parameters
+    ----------
+    module : class, callable, nn.Module, str or None, default=None
+        What is trained. A class or factory is called with `module__*`, and with the sizes of the
+        data for its parameters of known names (`n_features`, `in_features`, `input_size`, ...;
+        `n_classes`, `out_features`, `output_size`, ...). An instance is a template: it is copied
+        at every `fit`, and its weights are where training starts. A string is a torchvision
+        model. None is `easyclf.MLP`.
+    loss : str, class, nn.Module or callable, default="auto"
+        "auto" reads it from the last operation of the module and from the target. Otherwise
+        "cross_entropy", "nll", "bce", "bce_with_logits", a loss of torch, or a callable
+        `(output, target)` that returns a scalar or one value for each row.
+    optimizer : str, class or callable, default="adam"
+        A name in `torch.optim` in any case, a class, or a factory `params -> Optimizer`.
+    lr : float, default=1e-3
+        The learning rate.
+    epochs : int, default=100
+        Passes over the data.
+    batch_size : int or "auto", default="auto"
+        Rows in a step. "auto" chooses from the number of rows; -1 means all rows.
+    shuffle : bool, default=True
+        Whether each epoch draws the rows in a new order.
+    validation_split : float, default=0.0
+        Fraction of the rows that is held out, stratified, when `fit` gets no validation data.
+    callbacks : list of Callback, default=None
+        What may happen during training; see `easyclf.callbacks`.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss, as in scikit-learn.
+    classes : array-like, default=None
+        All classes, when the rows of a fit may miss some.
+    device : str or torch.device, default="auto"
+        "auto" takes CUDA, else MPS or XPU, else the CPU.
+    precision : {"float32", "float64", "bf16", "fp16"}, default="float32"
+        Precision of the arithmetic; the last two are torch's autocast.
+    clip_grad_norm : float, default=None
+        The norm that each step's gradient is clipped to.
+    accumulate : int, default=1
+        Batches whose gradients make one step.
+    random_state : int, RandomState or None, default=None
+        Seed of the initial weights, the order of the rows and dropout. The global random states
+        of Python, NumPy and torch stay as they are.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the last fit.
+    verbose : {"auto", 0, 1, 2}, default="auto"
+        0 is silent, 1 shows a bar, 2 prints a line an epoch; "auto" shows a bar when somebody
+        watches and the work outlasts a second and a half.
+    **forwarded
+        `module__*`, `optimizer__*` and `loss__*` are parameters of the module, the optimizer and
+        the loss.
+
+    Attributes
+    ----------
+    module_ : nn.Module
+        The trained module, in evaluation mode.
+    optimizer_ : torch.optim.Optimizer
+        The optimizer with its state.
+    classes_ : ndarray of shape (n_classes,)
+        The sorted classes; for a multilabel target the numbers of its labels.
+    class_names_ : list of str
+        Names of the classes, if the dataset given to `fit` has them.
+    history_ : History
+        Loss, accuracy, learning rate and seconds of every epoch.
+    n_iter_ : int
+        Epochs trained, those of the fits that this one continued included.
+    device_ : torch.device
+        Where the module is.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of the frame seen in `fit`.
+
+    Raises
+    ------
+    TypeError
+        If a parameter name is unknown; the nearest right one is named.
+
+    See Also
+    --------
+    easyclf.EarlyStopping : Stop early and keep the best weights.
+    easyclf.MLP : The default module.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from torch import nn
+    >>> from easyclf import Estimator
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = Estimator(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3)),
+    ...                 lr=0.01, epochs=50, random_state=0)
+    >>> clf.fit(X, y).predict(X[:2]).tolist()
+    [0, 0]
+    >>> clf.score(X, y) > 0.9
+    True
+    """
+
+    _parameter_constraints: Mapping[str, list[Any]] = {
+        "module": [callable, str, None],
+        "loss": [str, callable],
+        "optimizer": [str, callable],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [
+            StrOptions({"auto"}),
+            Interval(Integral, 1, None, closed="left"),
+            Options(Integral, {-1}),
+        ],
+        "shuffle": ["boolean"],
+        "validation_split": [Interval(Real, 0, 1, closed="left")],
+        "callbacks": [list, tuple, None],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+        "classes": ["array-like", None],
+        "device": [str, torch.device],
+        "precision": [StrOptions({"float32", "float64", "bf16", "fp16"})],
+        "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "accumulate": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": [StrOptions({"auto"}), Options(Integral, {0, 1, 2})],
+    }
+
+    module_: nn.Module
+    optimizer_: torch.optim.Optimizer
+    classes_: Labels
+    class_names_: list[str]
+    history_: History
+    n_iter_: int
+    device_: torch.device
+
+    @hide_keywords
+    def __init__(
+        self,
+        module: ModuleLike = None,
+        *,
+        loss: LossLike = "auto",
+        optimizer: Any = "adam",
+        lr: float = 1e-3,
+        epochs: int = 100,
+        batch_size: int | str = "auto",
+        shuffle: bool = True,
+        validation_split: float = 0.0,
+        callbacks: Sequence[Callback] | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
+        classes: ArrayLike | None = None,
+        device: str | torch.device = "auto",
+        precision: str = "float32",
+        clip_grad_norm: float | None = None,
+        accumulate: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        warm_start: bool = False,
+        verbose: int | str = "auto",
+        **forwarded: Any,
+    ) -> None:
+        self.module = module
+        self.loss = loss
+        self.optimizer = optimizer
+        self.lr = lr
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.validation_split = validation_split
+        self.callbacks = callbacks
+        self.class_weight = class_weight
+        self.classes = classes
+        self.device = device
+        self.precision = precision
+        self.clip_grad_norm = clip_grad_norm
+        self.accumulate = accumulate
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self._set_forwarded(forwarded)
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: ArrayLike | None = None,
+        *,
+        validation_data: Any = None,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: ArrayLike | None = None,
+        **overrides: Any,
+    ) -> Estimator:
+        """Train the module.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows of any number type, shape (n_samples, n_features) or (n_samples, ...). A Dataset
+            or DataLoader yields (x, y) or (x, y, weight), and stands alone.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Classes of any type, or a 0/1 column for each label (multilabel).
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a row of weight 0 is as if it were not there.
+        validation_data : tuple, Dataset or DataLoader, default=None
+            `(X, y)` or `(X, y, sample_weight)`, measured after every epoch.
+        X_val, y_val, sample_weight_val : array-like, default=None
+            The same under scikit-learn's names, which a Pipeline can transform.
+        **overrides
+            Parameters of the estimator, for this call only: `fit(X, y, epochs=5)`.
+
+        Returns
+        -------
+        self : Estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a parameter or the data cannot be used; an earlier fit is left as it was.
+        TrainingDiverged
+            If a loss or a weight stops being finite.
+        """
+        with self._restored_on_error(), self._overridden(overrides):
+            self._check_parameters()
+            continues = bool(self.warm_start) and hasattr(self, "_fitted")
+            train, encoder = self._read_training(
+                X, y, sample_weight, self.classes, continues=continues
+            )
+            given = _one_validation(validation_data, X_val, y_val, sample_weight_val)
+            valid = None if given is None else self._read_validation(given, encoder)
+            if valid is None and self.validation_split:
+                train, valid = self._split(train, encoder)
+            interruption = self._train(
+                train, valid, encoder, self._callbacks(), epochs=self.epochs, continues=continues
+            )
+        if interruption is not None:
+            raise interruption
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any = None,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Estimator:
+        """Train for one pass over these rows, going on from where the last call ended.
+
+        Callbacks and `validation_split` play no part.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come; needed in the first call.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        self : Estimator
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            If the first call lacks `classes`, or a later one names others.
+        """
+        with self._restored_on_error():
+            self._check_parameters()
+            continues = hasattr(self, "_fitted")
+            classes = self.classes if classes is None else classes
+            if self.class_weight == "balanced":
+                raise ValueError(
+                    "`class_weight` 'balanced' is unknown to `partial_fit`, which never sees all "
+                    "rows; pass a dict of classes."
+                )
+            if continues:
+                if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                    raise ValueError(
+                        f"`classes` is {classes!r}; expected the same as in the first call, "
+                        f"{self.classes_.tolist()}."
+                    )
+            elif classes is None and not _is_multilabel(y):
+                raise ValueError("`classes` must be passed on the first call to partial_fit.")
+            train, encoder = self._read_training(X, y, sample_weight, classes, continues=continues)
+            interruption = self._train(train, None, encoder, [], epochs=1, continues=continues)
+        if interruption is not None:
+            raise interruption
+        return self
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        min_proba: float | None = None,
+        uncertain: Any = "uncertain",
+        costs: ArrayLike | None = None,
+    ) -> Labels:
+        """Answer with the class of each row.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+        min_proba : float, default=None
+            Answer `uncertain` where the best probability is below this.
+        uncertain : object, default="uncertain"
+            That answer. Where it is of another type than the classes, the answers are objects.
+        costs : array-like of shape (n_classes, n_classes), default=None
+            `costs[true, answered]`: the answer is the one of the least expected cost, which under
+            0/1 costs is the most probable class.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_labels)
+            Classes in the dtype of the labels seen in `fit`.
+
+        Raises
+        ------
+        NotFittedError
+            Before `fit`.
+        ValueError
+            If the rows are not as in `fit`, or `min_proba`, `uncertain` or `costs` make no sense.
+        """
+        outputs, fitted = self._outputs(X)
+        if fitted.encoder.is_multilabel:
+            if min_proba is not None or costs is not None:
+                raise ValueError(
+                    "`min_proba` and `costs` are about one answer a row, but the target is "
+                    "multilabel; decide from `predict_proba`."
+                )
+            indicator: Labels = fitted.head.answers(outputs).numpy()
+            return indicator
+        if costs is None:
+            codes = fitted.head.answers(outputs).numpy()
+        else:
+            codes = _cheapest(fitted.head.probabilities(outputs).numpy(), costs)
+        labels: Labels = self.classes_[codes]
+        if min_proba is None:
+            return labels
+        best = fitted.head.probabilities(outputs).max(1).values.numpy()
+        return _with_uncertain(labels, best, min_proba, uncertain, self.classes_)
+
+    def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
+            column is the probability of its label.
+        """
+        outputs, fitted = self._outputs(X)
+        return fitted.head.probabilities(outputs).numpy()  # type: ignore[no-any-return]
+
+    def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        outputs, fitted = self._outputs(X)
+        return fitted.head.probabilities(outputs.double()).log().numpy()  # type: ignore[no-any-return]
+
+    def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
+        """Logits: what the probabilities are computed from.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+
+        Returns
+        -------
+        decisions : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            With two classes the log-odds of the second one.
+        """
+        outputs, fitted = self._outputs(X)
+        return fitted.head.decisions(outputs).numpy()  # type: ignore[no-any-return]
+
+    def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
+        """Accuracy of the answers.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels; a Dataset or DataLoader yields them itself.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+            In [0, 1]. A multilabel row counts when all of its labels are right.
+        """
+        check_is_fitted(self)
+        if is_dataset(X):
+            return self.evaluate(X, y, sample_weight)["accuracy"]
+        return float(super().score(X, read_labels(y), sample_weight))
+
+    def evaluate(
+        self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
+    ) -> dict[str, float]:
+        """Exact loss and accuracy.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
+            Rows, as in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Their labels; a Dataset or DataLoader yields them itself.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        figures : dict of str to float
+            `loss` and `accuracy`.
+        """
+        check_is_fitted(self)
+        fitted = self._fitted
+        rows = self._read_validation((X, y, sample_weight), fitted.encoder)
+        source = rows.source(
+            fitted.placement, fitted.head.targets, fitted.encoder.transform_tensor
+        )
+        with isolated(fitted.seed, self.device_):
+            return evaluate(
+                self.module_.eval(),
+                fitted.head,
+                fitted.precision,
+                source,
+                _evaluation_rows(fitted.sample_shape),
+            )
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_fitted")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = dict(super().__getstate__())
+        if hasattr(self, "_fitted") and self.device_.type != "cpu":
+            # What was fitted on an accelerator is to be read on any machine.
+            cpu = torch.device("cpu")
+            module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
+            optimizer_state = optimizer.state_dict()
+            module.to(cpu)
+            optimizer.load_state_dict(optimizer_state)
+            fitted = copy.deepcopy(self._fitted)
+            dtype = fitted.precision.dtype
+            fitted = fitted._replace(
+                head=fitted.head.to(cpu, dtype),
+                precision=Precision(dtype),
+                placement=fitted.placement._replace(device=cpu),
+            )
+            state |= {
+                "module_": module, "optimizer_": optimizer, "_fitted": fitted, "device_": cpu
+            }
+        return state
+
+    @contextmanager
+    def _restored_on_error(self) -> Iterator[None]:
+        """Leave the estimator as it was, if what is done inside fails."""
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    @contextmanager
+    def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
+        """Other parameters, for a while."""
+        known = self._get_param_names()
+        for name in overrides:
+            if name not in known and not is_forwarded(name):
+                raise TypeError(
+                    f"`fit` got an unknown argument `{name}`{did_you_mean(name, known)} It takes "
+                    f"the parameters of {type(self).__name__} beside its own."
+                )
+        before = vars(self).copy()
+        self.set_params(**overrides)
+        try:
+            yield
+        finally:
+            for name in overrides:
+                if name in before:
+                    setattr(self, name, before[name])
+                else:
+                    delattr(self, name)
+
+    def _check_parameters(self) -> None:
+        for name in ("lr", "epochs", "batch_size", "validation_split", "clip_grad_norm"):
+            if isinstance(getattr(self, name), bool):
+                raise InvalidParameterError(
+                    f"The {name!r} parameter of {type(self).__name__} must be a number. "
+                    f"Got {getattr(self, name)!r} instead."
+                )
+        self._validate_params()
+        for callback in self.callbacks or ():
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"The 'callbacks' parameter of {type(self).__name__} must be a list of "
+                    f"easyclf.Callback instances. Got {callback!r} in it instead."
+                )
+
+    def _callbacks(self) -> list[Callback]:
+        callbacks = list(self.callbacks or ())
+        if self.verbose == "auto":
+            return [*callbacks, ProgressBar(delay=1.5)] if is_watched() else callbacks
+        shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
+        return callbacks + shown[int(self.verbose)]
+
+    def _read_inputs(self, X: Any, *, reset: bool) -> Any:
+        """Check the inputs, and give them as a tensor, a CSR array, a Dataset or a DataLoader."""
+        dtype = torch.float64 if self.precision == "float64" else torch.float32
+        if is_dataset(X):
+            shape = tuple(Rows(X).first(1).shape[1:])
+            if reset:
+                self.n_features_in_ = shape[0] if shape else 1
+            x: Any = X
+        elif isinstance(X, torch.Tensor):
+            x = X.detach()
+            if x.ndim < 2 or not len(x) or x.is_complex():
+                validate_data(self, X=x.cpu().numpy(), reset=False, allow_nd=True)
+            validate_data(self, X=x, reset=reset, skip_check_array=True)
+            check_finite(x, dtype)
+            shape = tuple(x.shape[1:])
+        else:
+            refuse_columns(X)
+            x = validate_data(
+                self,
+                X=X,
+                reset=reset,
+                accept_sparse="csr",
+                allow_nd=True,
+                ensure_all_finite=False,
+            )
+            shape = x.shape[1:]
+            if issparse(x):
+                check_finite(as_tensor(x.data), dtype)
+            else:
+                x = as_tensor(x)
+                check_finite(x, dtype)
+        if not reset and shape != self._fitted.sample_shape:
+            expected = ("n", *self._fitted.sample_shape)
+            raise ValueError(
+                f"X has shape {('n', *shape)}, but {type(self).__name__} is expecting {expected}; "
+                "give rows of the shape seen in `fit`."
+            )
+        return x
+
+    def _read_training(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None,
+        classes: ArrayLike | None,
+        *,
+        continues: bool,
+    ) -> tuple[Rows, TargetEncoder]:
+        """The rows to train on, and the encoder of their labels."""
+        _check_stands_alone(X, y, sample_weight)
+        if not is_dataset(X) and y is None:
+            read_labels(y)
+        x = self._read_inputs(X, reset=not continues)
+        labels = read_labels(dataset_labels(X) if is_dataset(X) else y)
+        weight = _read_weight(sample_weight, x, labels)
+        encoder = self._fitted.encoder if continues else TargetEncoder().fit(labels, classes)
+        return Rows(x, encoder.transform(labels), weight).without_zero_weights(), encoder
+
+    def _read_validation(self, given: tuple[Any, Any, Any], encoder: TargetEncoder) -> Rows:
+        """Rows to measure on, their labels encoded as those of the training."""
+        X, y, sample_weight = given
+        _check_stands_alone(X, y, sample_weight)
+        if is_dataset(X):
+            return Rows(self._read_inputs(X, reset=False))
+        labels = read_labels(y)
+        x = self._read_inputs(X, reset=False)
+        weight = _read_weight(sample_weight, x, labels)
+        return Rows(x, encoder.transform(labels), weight).without_zero_weights()
+
+    def _split(self, rows: Rows, encoder: TargetEncoder) -> tuple[Rows, Rows]:
+        if isinstance(rows.x, torch.utils.data.DataLoader):
+            raise ValueError(
+                f"`validation_split` is {self.validation_split!r}, but X is a DataLoader, which "
+                "cannot be split; give `validation_data`, or the Dataset itself."
+            )
+        assert rows.codes is not None
+        seed = draw_seed(self.random_state)
+        train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
+        return rows.take(train), rows.take(valid)
+
+    def _train(
+        self,
+        train: Rows,
+        valid: Rows | None,
+        encoder: TargetEncoder,
+        callbacks: Sequence[Callback],
+        *,
+        epochs: int,
+        continues: bool,
+    ) -> BaseException | None:
+        """Train, keep what was learned, and return what cut the training short."""
+        device = resolve_device(self.device)
+        precision = resolve_precision(self.precision, device)
+        seed = self._fitted.seed if continues else draw_seed(self.random_state)
+        history = copy.deepcopy(self.history_) if continues else History()
+        run_seed = seed_after(seed, len(history))
+        interruption: BaseException | None = None
+        with isolated(run_seed, device), torch.inference_mode(False), torch.enable_grad():
+            sample_shape = tuple(train.first(1).shape[1:])
+            module = self._make_module(sample_shape, len(encoder.classes_), continues)
+            module.to(device, precision.dtype)
+            head, placement = self._read_module(module, train, valid, encoder, precision, device)
+            fitted = _Fitted(head, encoder, precision, placement, sample_shape, seed)
+            train_source, valid_source = (
+                rows
+                and rows.source(placement, head.targets, encoder.transform_tensor, is_kept=True)
+                for rows in (train, valid)
+            )
+            if isinstance(module, MLP) and not module.is_adapted:
+                module.adapt((b.x, b.weight) for b in train_source.batches(2**16))
+            optimizer = build_optimizer(
+                self.optimizer, module, self.lr, self._forwarded("optimizer")
+            )
+            if continues:
+                continue_from(optimizer, self.optimizer_)
+            batch_size = self._rows_in_a_batch(train)
+            min_rows = _fewest_rows(module)
+            state = TrainingState(
+                module,
+                optimizer,
+                head,
+                history,
+                (*_QUANTITIES, *(f"val_{q}" for q in _QUANTITIES if valid), "lr", "seconds"),
+                epoch=len(history),
+                epochs=len(history) + epochs,
+                n_batches=train_source.n_batches(batch_size, min_rows),
+            )
+            trainer = Trainer(
+                state,
+                precision,
+                callbacks,
+                batch_size=batch_size,
+                min_rows=min_rows,
+                evaluation_rows=_evaluation_rows(sample_shape),
+                accumulate=self.accumulate,
+                clip_grad_norm=self.clip_grad_norm,
+            )
+            order = torch.Generator("cpu").manual_seed(run_seed) if self.shuffle else None
+            try:
+                trainer.fit(train_source, valid_source, order)
+            except (KeyboardInterrupt, TrainingDiverged) as error:
+                interruption = error
+        self._keep(state, fitted, class_names(train.x))
+        return interruption
+
+    def _make_module(
+        self, sample_shape: tuple[int, ...], n_outputs: int, continues: bool
+    ) -> nn.Module:
+        if continues:
+            return copy.deepcopy(self.module_)
+        return build_module(self.module, self._forwarded("module"), sample_shape, n_outputs)
+
+    def _read_module(
+        self,
+        module: nn.Module,
+        train: Rows,
+        valid: Rows | None,
+        encoder: TargetEncoder,
+        precision: Precision,
+        device: torch.device,
+    ) -> tuple[Head, Placement]:
+        """Find out what the outputs of the module mean, and how it wants its inputs."""
+        assert train.codes is not None
+        rows = train.first(_PROBED_ROWS).to(device)
+        seen = probe(module, rows, precision.dtype)
+        head = build_head(
+            (seen.output, seen.evaluated),
+            type(module).__name__,
+            len(rows),
+            encoder.classes_,
+            is_multilabel=encoder.is_multilabel,
+            loss=self.loss,
+            keywords=self._forwarded("loss"),
+            class_weight=class_weights(self.class_weight, encoder, train.codes),
+            is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
+        ).to(device, precision.dtype)
+        return head, Placement(device, seen.input_dtype, seen.changes_input)
+
+    def _rows_in_a_batch(self, train: Rows) -> int:
+        if isinstance(train.x, torch.utils.data.DataLoader):
+            if self.batch_size != "auto":
+                raise ValueError(
+                    f"`batch_size` is {self.batch_size!r}, but X is a DataLoader, which has its "
+                    "own; leave `batch_size` out."
+                )
+            return train.x.batch_size or 1
+        if self.batch_size == "auto":
+            return _automatic_batch_size(train.n_rows)
+        return train.n_rows if self.batch_size == -1 else min(int(self.batch_size), train.n_rows)
+
+    def _keep(self, state: TrainingState, fitted: _Fitted, names: list[str] | None) -> None:
+        """Make what was learned the estimator's own."""
+        self.module_ = state.module
+        self.optimizer_ = state.optimizer
+        self.classes_ = fitted.encoder.classes_
+        self.history_ = state.history
+        self.n_iter_ = len(state.history)
+        self.device_ = fitted.placement.device
+        self._fitted = fitted
+        if names is not None:
+            self.class_names_ = names
+        elif hasattr(self, "class_names_"):
+            del self.class_names_
+
+    def _outputs(self, X: Any) -> tuple[torch.Tensor, _Fitted]:
+        """The raw outputs for all rows, in full precision."""
+        check_is_fitted(self)
+        fitted = self._fitted
+        source = Rows(self._read_inputs(X, reset=False)).source(fitted.placement)
+        with isolated(fitted.seed, self.device_):
+            n_rows = _evaluation_rows(fitted.sample_shape)
+            outputs = predict_outputs(self.module_.eval(), fitted.precision, source, n_rows)
+        return outputs, fitted
+
+
+def _check_stands_alone(X: Any, y: Any, sample_weight: Any) -> None:
+    if is_dataset(X) and (y is not None or sample_weight is not None):
+        raise ValueError(
+            f"`X` is a {type(X).__name__}, which already yields targets; pass it without "
+            f"`{'y' if y is not None else 'sample_weight'}`. To weigh rows, yield (x, y, weight)."
+        )
+
+
+def _one_validation(
+    validation_data: Any, X_val: Any, y_val: Any, sample_weight_val: Any
+) -> tuple[Any, Any, Any] | None:
+    """The validation data, under whichever names they were given."""
+    if validation_data is not None:
+        if X_val is not None or y_val is not None or sample_weight_val is not None:
+            raise ValueError(
+                "`validation_data` and `X_val`, `y_val`, `sample_weight_val` are two names of one "
+                "thing; pass only one of them."
+            )
+        if is_dataset(validation_data):
+            return validation_data, None, None
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise ValueError(
+                f"`validation_data` is a {type(validation_data).__name__}; expected (X, y), "
+                "(X, y, sample_weight), a Dataset or a DataLoader."
+            )
+        X_val, y_val, sample_weight_val = (*validation_data, None)[:3]
+    elif X_val is None:
+        if y_val is not None or sample_weight_val is not None:
+            raise ValueError("`y_val` or `sample_weight_val` is given without `X_val`; pass both.")
+        return None
+    return X_val, y_val, sample_weight_val
+
+
+def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float64] | None:
+    """Weights as an array, with the lengths of rows, labels and weights compared."""
+    n_rows = Rows(x).n_rows
+    if n_rows != len(labels):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows}, y has "
+            f"{len(labels)}; expected one label for each row."
+        )
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, torch.Tensor):
+        sample_weight = sample_weight.detach().cpu().numpy()
+    weight: NDArray[np.float64] = _check_sample_weight(
+        sample_weight, x, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weight.any():
+        raise ValueError("`sample_weight` is 0 for every row; expected some positive weight.")
+    return weight
+
+
+def _is_multilabel(y: Any) -> bool:
+    return y is not None and read_labels(y).ndim == 2
+
+
+def _cheapest(probabilities: NDArray[Any], costs: ArrayLike) -> NDArray[np.intp]:
+    """The codes of least expected cost, `sum over true classes of p(true) costs[true, answer]`."""
+    table = np.asarray(costs, dtype=float)
+    n_classes = probabilities.shape[1]
+    if table.shape != (n_classes, n_classes) or not np.isfinite(table).all():
+        raise ValueError(
+            f"`costs` has shape {table.shape}; expected finite costs of shape "
+            f"({n_classes}, {n_classes}), costs[true, answered]."
+        )
+    return np.asarray((probabilities @ table).argmin(axis=1))
+
+
+def _with_uncertain(
+    labels: Labels, best: NDArray[Any], min_proba: float, uncertain: Any, classes: Labels
+) -> Labels:
+    if not isinstance(min_proba, Real) or not 0 <= min_proba <= 1:
+        raise ValueError(f"`min_proba` must be a probability in [0, 1]; got {min_proba!r}.")
+    if uncertain in classes.tolist():
+        raise ValueError(
+            f"`uncertain` {uncertain!r} is one of the classes; choose an answer that is none."
+        )
+    other = np.asarray(uncertain)
+    kind = "i" if labels.dtype.kind == "u" else labels.dtype.kind
+    dtype = np.result_type(labels, other) if other.dtype.kind == kind else np.dtype(object)
+    answers: Labels = labels.astype(dtype)
+    answers[best < min_proba] = uncertain
+    return answers
+
+
+def _evaluation_rows(sample_shape: tuple[int, ...]) -> int:
+    return max(64, _EVALUATION_NUMBERS // max(1, int(np.prod(sample_shape))))
+
+
+def _automatic_batch_size(n_rows: int) -> int:
+    return min(n_rows, 128)
+
+
+def _fewest_rows(module: nn.Module) -> int:
+    """How many rows a batch needs: batch normalization cannot take the deviation of one."""
+    normalized = any(
+        isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()
+    )
+    return 2 if normalized else 1

@@ -1,0 +1,108 @@
+"""Parameters of the module, the optimizer and the loss, as parameters of the estimator."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from sklearn.base import BaseEstimator
+
+from easyclf.validation import did_you_mean
+
+PREFIXES = ("module", "optimizer", "loss")
+
+
+def is_forwarded(name: str) -> bool:
+    """Whether `name` is one of `module__*`, `optimizer__*` or `loss__*`."""
+    prefix, separator, rest = name.partition("__")
+    return prefix in PREFIXES and bool(separator) and bool(rest)
+
+
+def hide_keywords(function: Callable[..., None]) -> Callable[..., None]:
+    """Leave `**keywords` out of the signature shown, in which scikit-learn reads the parameters."""
+
+    @functools.wraps(function)
+    def wrapper(*args: Any, **keywords: Any) -> None:
+        function(*args, **keywords)
+
+    signature = inspect.signature(function)
+    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    )
+    return wrapper
+
+
+class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
+    """`get_params` and `set_params` with the forwarded parameters, kept as plain attributes."""
+
+    def _set_forwarded(self, parameters: dict[str, Any]) -> None:
+        known = self._get_param_names()
+        for name, value in parameters.items():
+            if not is_forwarded(name):
+                prefix, separator, rest = name.partition("__")
+                candidates = [f"{p}__{rest}" for p in PREFIXES] if separator else known
+                raise TypeError(
+                    f"{type(self).__name__} has no parameter `{name}`"
+                    f"{did_you_mean(name, candidates)}"
+                )
+            setattr(self, name, value)
+
+    def _forwarded(self, prefix: str) -> dict[str, Any]:
+        """What the user gave as `prefix__*`, without the prefix."""
+        start = f"{prefix}__"
+        return {
+            name.removeprefix(start): value
+            for name, value in vars(self).items()
+            if name.startswith(start)
+        }
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Get the parameters of this estimator, `module__*` and its kin included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Also return the parameters of parameters that are estimators.
+
+        Returns
+        -------
+        params : dict of str to object
+            Parameter names and their values.
+        """
+        own: dict[str, Any] = super().get_params(deep=deep)
+        return own | {name: value for name, value in vars(self).items() if is_forwarded(name)}
+
+    def set_params(self, **params: Any) -> ForwardedParameters:
+        """Set parameters of this estimator; what was learned stays until the next `fit`.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameter names, `module__*`, `optimizer__*` and `loss__*` included, and their values.
+
+        Returns
+        -------
+        self : Estimator
+            This estimator.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a parameter.
+        """
+        own = {name: value for name, value in params.items() if not is_forwarded(name)}
+        known = self._get_param_names()
+        for name in own:
+            if name not in known:
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {type(self).__name__}"
+                    f"{did_you_mean(name, known)} Valid parameters are: {known}, and any "
+                    f"{', '.join(f'`{prefix}__*`' for prefix in PREFIXES)}."
+                )
+        super().set_params(**own)
+        for name, value in params.items():
+            if is_forwarded(name):
+                setattr(self, name, value)
+        return self

@@ -1,0 +1,110 @@
+"""The state of a run: the one object that the hooks of callbacks are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+from easyclf.heads import Head
+from easyclf.history import History
+
+
+class Snapshot:
+    """A copy of the weights and buffers of a module, which can be put back.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._saved = [tensor.detach().clone() for tensor in self._live()]
+
+    def _live(self) -> Iterator[torch.Tensor]:
+        return chain(self._module.parameters(), self._module.buffers())
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Copy the weights as they are now."""
+        for saved, live in zip(self._saved, self._live(), strict=True):
+            saved.copy_(live)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put the copied weights back into the module."""
+        for saved, live in zip(self._saved, self._live(), strict=True):
+            live.copy_(saved)
+
+
+class TrainingState:
+    """What a run knows of itself.
+
+    Attributes
+    ----------
+    module : nn.Module
+        The user's own module: to look at, to save.
+    forward : callable
+        What the step calls: the module, or it compiled or wrapped.
+    optimizer : torch.optim.Optimizer
+        The optimizer.
+    head : Head
+        The meaning of the outputs: losses, probabilities, answers.
+    quantities : tuple of str
+        Names of what every epoch will measure.
+    epochs : int
+        The number of the last epoch that is planned.
+    n_batches : int
+        Batches in an epoch.
+    epoch : int
+        The current epoch; counts from 1, and goes on in a run that is continued.
+    step : int
+        Steps of the optimizer in this run.
+    logs : dict of str to float
+        In `on_epoch_end` the quantities of the epoch; in `on_batch_end` the `loss` and the
+        `accuracy` of the batch, as tensors on the device, since reading them makes the host wait.
+    history : History
+        The epochs that are done, those of earlier runs that this one continues included.
+    stop_reason : str or None
+        Why the run was asked to stop.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        head: Head,
+        history: History,
+        quantities: tuple[str, ...],
+        *,
+        epoch: int,
+        epochs: int,
+        n_batches: int,
+    ) -> None:
+        self.module = module
+        self.forward: Callable[[torch.Tensor], torch.Tensor] = module
+        self.optimizer = optimizer
+        self.head = head
+        self.history = history
+        self.quantities = quantities
+        self.epochs = epochs
+        self.n_batches = n_batches
+        self.epoch = epoch
+        self.step = 0
+        self.logs: dict[str, Any] = {}
+        self.stop_reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to stop: after the current batch, whose epoch ends with it.
+
+        Parameters
+        ----------
+        reason : str
+            Why, in words for the user.
+        """
+        self.stop_reason = reason

@@ -1,0 +1,180 @@
+"""Labels of any kind to codes and back, and the weights of their classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.preprocessing import LabelEncoder
+from sklearn.utils import column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+Labels = NDArray[Any]
+
+
+def read_labels(y: Any, name: str = "y") -> Labels:
+    """The labels as a NumPy array of one column, or of one 0/1 column a label (multilabel).
+
+    Raises
+    ------
+    ValueError
+        If labels are missing (NaN, None, NA), continuous, of mixed types, or of several outputs.
+    """
+    if y is None:
+        raise ValueError(
+            f"`{name}` is None, but Estimator requires y to be passed; call `fit(X, y)`."
+        )
+    if isinstance(y, torch.Tensor):
+        y = y.detach().cpu().numpy()
+    labels: Labels = y.toarray() if sp.issparse(y) else np.asarray(y)
+    _check_none_missing(labels, name)
+    if labels.dtype.kind == "S":
+        kind = "multiclass"
+    else:
+        kind = type_of_target(labels, input_name=name, raise_unknown=labels.dtype != object)
+    if kind == "unknown" or (labels.dtype == object and kind != "multilabel-indicator"):
+        _check_one_type(labels, name)
+    if kind == "multilabel-indicator":
+        return labels.astype(np.int64)
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            f"`{name}` has shape {labels.shape} with other values than 0 and 1; expected one "
+            "column of classes, or one 0/1 column for each label (multilabel)."
+        )
+    if kind != "multiclass" or labels.ndim != 1:
+        check_classification_targets(labels)
+    flat: Labels = column_or_1d(labels, warn=True)
+    return flat
+
+
+def _check_none_missing(labels: Labels, name: str) -> None:
+    if labels.dtype.kind == "f":
+        missing = ~np.isfinite(labels)
+        words = "NaN" if np.isnan(labels).any() else "infinity"
+    elif labels.dtype == object:
+        # NaN and NaT differ from themselves; pandas' NA refuses to say.
+        missing = np.array(
+            [v is None or type(v).__name__ in ("NAType", "NaTType") or v != v for v in labels.flat],
+            dtype=bool,
+        ).reshape(labels.shape)
+        words = "NaN"
+    else:
+        return
+    if missing.any():
+        rows = np.flatnonzero(missing.reshape(len(labels), -1).any(axis=1))
+        raise ValueError(
+            f"Input {name} contains {words}: {len(rows)} label(s) are missing, the first in "
+            f"row(s) {rows[:3].tolist()}; drop those rows or give them a class."
+        )
+
+
+def _check_one_type(labels: Labels, name: str) -> None:
+    """Refuse labels such as [1, "1"], which have no order."""
+    first: dict[bool, Any] = {}
+    for value in labels.flat:
+        first.setdefault(isinstance(value, (str, bytes)), value)
+    if len(first) > 1:
+        shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in first.values())
+        raise ValueError(f"`{name}` has labels of mixed types: {shown}; give all of them one type.")
+
+
+class TargetEncoder:
+    """Classes to the codes 0 .. k - 1 and back; multilabel indicators stay as they are.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The sorted classes; for a multilabel target the numbers of its labels.
+    is_multilabel : bool
+        Whether any number of labels may be true of a row.
+    """
+
+    classes_: Labels
+    is_multilabel: bool
+
+    def fit(self, labels: Labels, classes: ArrayLike | None = None) -> TargetEncoder:
+        """Find the classes in `labels`, or take `classes`, of which `labels` may miss some."""
+        self.is_multilabel = labels.ndim == 2
+        if self.is_multilabel:
+            self.classes_ = np.arange(labels.shape[1])
+            if classes is not None and not np.array_equal(np.asarray(classes), self.classes_):
+                raise ValueError(
+                    f"`classes` is {classes!r}, but `y` is a multilabel indicator with "
+                    f"{labels.shape[1]} columns; leave `classes` out."
+                )
+            return self
+        known = read_labels(classes, "classes") if classes is not None else labels
+        self._encoder = LabelEncoder().fit(known)
+        self.classes_ = self._encoder.classes_
+        if len(self.classes_) < 2:
+            raise ValueError(
+                f"`y` has only one class, {self.classes_.tolist()[0]!r}; a classifier needs at "
+                "least two classes. If this is one part of the data, pass all classes as `classes=`."
+            )
+        return self
+
+    def transform(self, labels: Labels, name: str = "y") -> NDArray[Any]:
+        """Codes (int64) of classes, or the indicator (int64) of labels, in the fitted order."""
+        if (labels.ndim == 2) != self.is_multilabel or (
+            self.is_multilabel and labels.shape[1] != len(self.classes_)
+        ):
+            expected = f"{len(self.classes_)} label columns" if self.is_multilabel else "one column"
+            raise ValueError(
+                f"`{name}` has shape {labels.shape}; expected {expected}, as in training."
+            )
+        if self.is_multilabel:
+            return labels
+        if np.array_equal(self.classes_, np.arange(len(self.classes_))) and labels.dtype.kind == "i":
+            unknown = labels[(labels < 0) | (labels >= len(self.classes_))]
+            codes: NDArray[Any] = labels.astype(np.int64, copy=False)
+        else:
+            seen = np.isin(labels, self.classes_)
+            unknown = labels[~seen]
+            codes = self._encoder.transform(labels) if seen.all() else labels
+        if len(unknown):
+            raise ValueError(
+                f"`{name}` has labels that are not among the training classes: "
+                f"{np.unique(unknown)[:5].tolist()}; known are {self.classes_[:20].tolist()}. "
+                "Pass all classes as `classes=` if training may miss some."
+            )
+        return codes
+
+    def transform_tensor(self, labels: torch.Tensor) -> torch.Tensor:
+        """`transform` for a batch that a DataLoader yields."""
+        return torch.from_numpy(self.transform(read_labels(labels)))
+
+
+def class_weights(
+    class_weight: Mapping[Any, float] | str | None, encoder: TargetEncoder, codes: Labels
+) -> torch.Tensor | None:
+    """One weight a class, by scikit-learn's rules: "balanced", or a dict of classes."""
+    if class_weight is None:
+        return None
+    if encoder.is_multilabel:
+        raise ValueError(
+            f"`class_weight` is {class_weight!r}, but `y` is multilabel, where it has no meaning; "
+            "use `loss__pos_weight` (one weight a label) or `sample_weight`."
+        )
+    classes = encoder.classes_
+    if isinstance(class_weight, str):
+        present = np.unique(codes)
+        weights = np.ones(len(classes))
+        weights[present] = compute_class_weight(class_weight, classes=present, y=codes)
+        return torch.from_numpy(weights)
+    known = classes.tolist()
+    unknown = [key for key in class_weight if key not in known]
+    wrong = {k: w for k, w in class_weight.items() if not (np.isfinite(w) and w >= 0)}
+    if unknown or wrong:
+        raise ValueError(
+            f"`class_weight` has {'unknown classes' if unknown else 'negative or infinite weights'}"
+            f" {unknown or wrong}; expected weights of at least 0 for some of {known}."
+        )
+    weights = np.array([dict(class_weight).get(label, 1.0) for label in known], dtype=float)
+    if not weights[np.unique(codes)].any():
+        raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
+    return torch.from_numpy(weights)

@@ -1,0 +1,212 @@
+"""The loop: epochs over a source, validation, and outputs for prediction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NoReturn
+
+import torch
+from torch import nn
+
+from easyclf.callbacks.base import Callback, Hooks
+from easyclf.data import Batch, Source
+from easyclf.heads import Head
+from easyclf.interrupts import Interruption, deferred_interrupts
+from easyclf.metrics import RunningMetrics
+from easyclf.precision import Precision
+from easyclf.state import Snapshot, TrainingState
+from easyclf.step import Step, measure
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss or the weights stopped being finite.
+
+    The estimator keeps the weights of the last epoch in which all of them were finite: in the
+    first epoch those with which it began.
+    """
+
+
+class Trainer:
+    """Trains the module of a state.
+
+    Parameters
+    ----------
+    state : TrainingState
+        The run.
+    precision : Precision
+        The precision of the arithmetic.
+    callbacks : sequence of Callback
+        Their hooks are called in this order.
+    batch_size : int
+        Rows in a training batch.
+    min_rows : int
+        Rows that a last batch needs, to stand alone.
+    evaluation_rows : int
+        Rows in a validation batch.
+    accumulate : int
+        Batches in a step.
+    clip_grad_norm : float or None
+        The norm that the gradient is clipped to.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        precision: Precision,
+        callbacks: Sequence[Callback],
+        *,
+        batch_size: int,
+        min_rows: int,
+        evaluation_rows: int,
+        accumulate: int,
+        clip_grad_norm: float | None,
+    ) -> None:
+        self._state = state
+        self._precision = precision
+        self._hooks = Hooks(callbacks)
+        self._batch_size = batch_size
+        self._min_rows = min_rows
+        self._evaluation_rows = evaluation_rows
+        self._accumulate = accumulate
+        self._step = Step(state, precision, clip_grad_norm)
+
+    def fit(
+        self, train: Source, valid: Source | None, generator: torch.Generator | None
+    ) -> None:
+        """Run the epochs that are planned, or until a callback asks to stop.
+
+        Raises
+        ------
+        TrainingDiverged
+            If a loss or a weight stops being finite; the last finite weights are put back.
+        KeyboardInterrupt
+            Between two batches, if Ctrl-C was pressed.
+        """
+        state, hooks = self._state, self._hooks
+        finite = Snapshot(state.module)
+        try:
+            with deferred_interrupts() as interruption:
+                hooks.call("on_train_begin", state)
+                while state.epoch < state.epochs and state.stop_reason is None:
+                    state.epoch += 1
+                    self._run_epoch(train, valid, generator, finite, interruption)
+                hooks.call("on_train_end", state)
+        finally:
+            state.module.eval()
+            hooks.close(state)
+
+    def _run_epoch(
+        self,
+        train: Source,
+        valid: Source | None,
+        generator: torch.Generator | None,
+        finite: Snapshot,
+        interruption: Interruption,
+    ) -> None:
+        state, began = self._state, time.perf_counter()
+        self._hooks.call("on_epoch_begin", state)
+        state.module.train()
+        lr = float(state.optimizer.param_groups[0]["lr"])
+        metrics = self._train_epoch(train, generator, interruption)
+        logs = metrics.read()
+        if not torch.isfinite(torch.tensor(logs["loss"])) or not _is_finite(state.module):
+            finite.restore()
+            self._raise_diverged(metrics, lr)
+        finite.take()
+        if valid is not None:
+            state.module.eval()
+            measured = evaluate(
+                state.module, state.head, self._precision, valid, self._evaluation_rows
+            )
+            logs |= {f"val_{name}": value for name, value in measured.items()}
+        logs |= {"lr": lr, "seconds": time.perf_counter() - began}
+        state.logs = logs
+        state.history.append({"epoch": state.epoch, **logs})
+        self._hooks.call("on_epoch_end", state)
+        interruption.check()
+
+    def _train_epoch(
+        self, train: Source, generator: torch.Generator | None, interruption: Interruption
+    ) -> RunningMetrics:
+        state, hooks = self._state, self._hooks
+        watched = hooks.has("on_batch_begin", "on_batch_end")
+        metrics = RunningMetrics()
+        batches = train.batches(self._batch_size, generator, self._min_rows)
+        for number, group in enumerate(_groups(batches, self._accumulate), start=1):
+            if watched:
+                hooks.call("on_batch_begin", state)
+            try:
+                measured = self._step(group)
+            except Exception as error:
+                error.add_note(
+                    f"In epoch {state.epoch}, step {number}, on a batch of shape "
+                    f"{tuple(group[0].x.shape)}."
+                )
+                raise
+            for one in measured:
+                metrics.add(*one)
+            state.step += 1
+            if watched:
+                last = measured[-1]
+                state.logs = {"loss": last.loss, "accuracy": last.hits / last.weight}
+                hooks.call("on_batch_end", state)
+                if state.stop_reason is not None:
+                    break
+            interruption.check()
+        _check_any_batch(metrics)
+        return metrics
+
+    def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:
+        state = self._state
+        batch, loss = metrics.first_not_finite() or (state.n_batches, None)
+        what = "the weights are no longer finite" if loss is None else f"the loss became {loss}"
+        kept = f"epoch {state.epoch - 1}" if len(state.history) else "the start"
+        raise TrainingDiverged(
+            f"Training diverged: {what} in epoch {state.epoch}, batch {batch}, with lr={lr:g}. The "
+            f"estimator keeps the weights of {kept}. Use a smaller `lr`, scale the inputs, or set "
+            "`clip_grad_norm`."
+        )
+
+
+def _check_any_batch(metrics: RunningMetrics) -> None:
+    if metrics.is_empty:
+        raise ValueError(
+            "The data yielded no batch; a DataLoader with `drop_last=True` needs at least as many "
+            "rows as its `batch_size`."
+        )
+
+
+def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
+    return iter(lambda: tuple(islice(batches, size)), ())
+
+
+def _is_finite(module: nn.Module) -> bool:
+    largest = torch.nn.utils.get_total_norm(
+        [parameter.detach() for parameter in module.parameters()], norm_type=float("inf")
+    )
+    return bool(largest.isfinite())
+
+
+@torch.inference_mode()
+def evaluate(
+    module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
+) -> dict[str, float]:
+    """Exact `loss` and `accuracy` over a source, in batches of `n_rows`.
+
+    The module is in evaluation mode already.
+    """
+    metrics = RunningMetrics()
+    for batch in source.batches(n_rows):
+        metrics.add(*measure(module, head, precision, batch))
+    _check_any_batch(metrics)
+    return metrics.read()
+
+
+@torch.inference_mode()
+def predict_outputs(
+    module: nn.Module, precision: Precision, source: Source, n_rows: int
+) -> torch.Tensor:
+    """The raw outputs of all rows of a source, in order, on the host."""
+    return torch.cat([precision.run(module, b.x).cpu() for b in source.batches(n_rows)])
