@@ -11,28 +11,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin
 from sklearn.utils._param_validation import InvalidParameterError, Interval, Options, StrOptions
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
 from easyclf.callbacks.loggers import is_watched
-from easyclf.data import (
-    Placement,
-    Rows,
-    as_tensor,
-    check_finite,
-    class_names,
-    dataset_labels,
-    is_dataset,
-    refuse_columns,
-    split_rows,
-)
+from easyclf.data import Placement, Rows, class_names, is_dataset, split_rows
+from easyclf.decisions import cheapest, with_uncertain
 from easyclf.device import resolve_device
 from easyclf.heads import Head, LossLike, build_head
 from easyclf.history import History
+from easyclf.inputs import Given, one_validation, read_inputs, read_measured, read_training
 from easyclf.modules import MLP, ModuleLike, build_module, probe
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
@@ -283,11 +274,11 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         with self._restored_on_error(), self._overridden(overrides):
             self._check_parameters()
             continues = bool(self.warm_start) and hasattr(self, "_fitted")
-            train, encoder = self._read_training(
-                X, y, sample_weight, self.classes, continues=continues
+            train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
+            given = one_validation(validation_data, X_val, y_val, sample_weight_val)
+            valid = given and read_measured(
+                self, given, self._dtype(), train.first(1).shape[1:], encoder
             )
-            given = _one_validation(validation_data, X_val, y_val, sample_weight_val)
-            valid = None if given is None else self._read_validation(given, encoder)
             if valid is None and self.validation_split:
                 train, valid = self._split(train, encoder)
             interruption = self._train(
@@ -344,9 +335,9 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                         f"`classes` is {classes!r}; expected the same as in the first call, "
                         f"{self.classes_.tolist()}."
                     )
-            elif classes is None and not _is_multilabel(y):
+            elif classes is None and not (y is not None and read_labels(y).ndim == 2):
                 raise ValueError("`classes` must be passed on the first call to partial_fit.")
-            train, encoder = self._read_training(X, y, sample_weight, classes, continues=continues)
+            train, encoder = self._read(Given(X, y, sample_weight), classes, continues)
             interruption = self._train(train, None, encoder, [], epochs=1, continues=continues)
         if interruption is not None:
             raise interruption
@@ -398,12 +389,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         if costs is None:
             codes = fitted.head.answers(outputs).numpy()
         else:
-            codes = _cheapest(fitted.head.probabilities(outputs).numpy(), costs)
+            codes = cheapest(fitted.head.probabilities(outputs).numpy(), costs)
         labels: Labels = self.classes_[codes]
         if min_proba is None:
             return labels
         best = fitted.head.probabilities(outputs).max(1).values.numpy()
-        return _with_uncertain(labels, best, min_proba, uncertain, self.classes_)
+        return with_uncertain(labels, best, min_proba, uncertain, self.classes_)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Probabilities of the classes.
@@ -497,7 +488,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         check_is_fitted(self)
         fitted = self._fitted
-        rows = self._read_validation((X, y, sample_weight), fitted.encoder)
+        rows = read_measured(
+            self,
+            Given(X, y, sample_weight),
+            fitted.precision.dtype,
+            fitted.sample_shape,
+            fitted.encoder,
+        )
         source = rows.source(
             fitted.placement, fitted.head.targets, fitted.encoder.transform_tensor
         )
@@ -595,74 +592,17 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
         return callbacks + shown[int(self.verbose)]
 
-    def _read_inputs(self, X: Any, *, reset: bool) -> Any:
-        """Check the inputs, and give them as a tensor, a CSR array, a Dataset or a DataLoader."""
-        dtype = torch.float64 if self.precision == "float64" else torch.float32
-        if is_dataset(X):
-            shape = tuple(Rows(X).first(1).shape[1:])
-            if reset:
-                self.n_features_in_ = shape[0] if shape else 1
-            x: Any = X
-        elif isinstance(X, torch.Tensor):
-            x = X.detach()
-            if x.ndim < 2 or not len(x) or x.is_complex():
-                validate_data(self, X=x.cpu().numpy(), reset=False, allow_nd=True)
-            validate_data(self, X=x, reset=reset, skip_check_array=True)
-            check_finite(x, dtype)
-            shape = tuple(x.shape[1:])
-        else:
-            refuse_columns(X)
-            x = validate_data(
-                self,
-                X=X,
-                reset=reset,
-                accept_sparse="csr",
-                allow_nd=True,
-                ensure_all_finite=False,
-            )
-            shape = x.shape[1:]
-            if issparse(x):
-                check_finite(as_tensor(x.data), dtype)
-            else:
-                x = as_tensor(x)
-                check_finite(x, dtype)
-        if not reset and shape != self._fitted.sample_shape:
-            expected = ("n", *self._fitted.sample_shape)
-            raise ValueError(
-                f"X has shape {('n', *shape)}, but {type(self).__name__} is expecting {expected}; "
-                "give rows of the shape seen in `fit`."
-            )
-        return x
+    def _dtype(self) -> torch.dtype:
+        """What the inputs must fit in."""
+        return torch.float64 if self.precision == "float64" else torch.float32
 
-    def _read_training(
-        self,
-        X: Any,
-        y: Any,
-        sample_weight: ArrayLike | None,
-        classes: ArrayLike | None,
-        *,
-        continues: bool,
+    def _read(
+        self, given: Given, classes: ArrayLike | None, continues: bool
     ) -> tuple[Rows, TargetEncoder]:
-        """The rows to train on, and the encoder of their labels."""
-        _check_stands_alone(X, y, sample_weight)
-        if not is_dataset(X) and y is None:
-            read_labels(y)
-        x = self._read_inputs(X, reset=not continues)
-        labels = read_labels(dataset_labels(X) if is_dataset(X) else y)
-        weight = _read_weight(sample_weight, x, labels)
-        encoder = self._fitted.encoder if continues else TargetEncoder().fit(labels, classes)
-        return Rows(x, encoder.transform(labels), weight).without_zero_weights(), encoder
-
-    def _read_validation(self, given: tuple[Any, Any, Any], encoder: TargetEncoder) -> Rows:
-        """Rows to measure on, their labels encoded as those of the training."""
-        X, y, sample_weight = given
-        _check_stands_alone(X, y, sample_weight)
-        if is_dataset(X):
-            return Rows(self._read_inputs(X, reset=False))
-        labels = read_labels(y)
-        x = self._read_inputs(X, reset=False)
-        weight = _read_weight(sample_weight, x, labels)
-        return Rows(x, encoder.transform(labels), weight).without_zero_weights()
+        shape, encoder = None, None
+        if continues:
+            shape, encoder = self._fitted.sample_shape, self._fitted.encoder
+        return read_training(self, given, self._dtype(), shape, encoder, classes)
 
     def _split(self, rows: Rows, encoder: TargetEncoder) -> tuple[Rows, Rows]:
         if isinstance(rows.x, torch.utils.data.DataLoader):
@@ -803,97 +743,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """The raw outputs for all rows, in full precision."""
         check_is_fitted(self)
         fitted = self._fitted
-        source = Rows(self._read_inputs(X, reset=False)).source(fitted.placement)
+        x = read_inputs(self, X, fitted.precision.dtype, fitted.sample_shape)
+        source = Rows(x).source(fitted.placement)
         with isolated(fitted.seed, self.device_):
             n_rows = _evaluation_rows(fitted.sample_shape)
             outputs = predict_outputs(self.module_.eval(), fitted.precision, source, n_rows)
         return outputs, fitted
-
-
-def _check_stands_alone(X: Any, y: Any, sample_weight: Any) -> None:
-    if is_dataset(X) and (y is not None or sample_weight is not None):
-        raise ValueError(
-            f"`X` is a {type(X).__name__}, which already yields targets; pass it without "
-            f"`{'y' if y is not None else 'sample_weight'}`. To weigh rows, yield (x, y, weight)."
-        )
-
-
-def _one_validation(
-    validation_data: Any, X_val: Any, y_val: Any, sample_weight_val: Any
-) -> tuple[Any, Any, Any] | None:
-    """The validation data, under whichever names they were given."""
-    if validation_data is not None:
-        if X_val is not None or y_val is not None or sample_weight_val is not None:
-            raise ValueError(
-                "`validation_data` and `X_val`, `y_val`, `sample_weight_val` are two names of one "
-                "thing; pass only one of them."
-            )
-        if is_dataset(validation_data):
-            return validation_data, None, None
-        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-            raise ValueError(
-                f"`validation_data` is a {type(validation_data).__name__}; expected (X, y), "
-                "(X, y, sample_weight), a Dataset or a DataLoader."
-            )
-        X_val, y_val, sample_weight_val = (*validation_data, None)[:3]
-    elif X_val is None:
-        if y_val is not None or sample_weight_val is not None:
-            raise ValueError("`y_val` or `sample_weight_val` is given without `X_val`; pass both.")
-        return None
-    return X_val, y_val, sample_weight_val
-
-
-def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float64] | None:
-    """Weights as an array, with the lengths of rows, labels and weights compared."""
-    n_rows = Rows(x).n_rows
-    if n_rows != len(labels):
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: X has {n_rows}, y has "
-            f"{len(labels)}; expected one label for each row."
-        )
-    if sample_weight is None:
-        return None
-    if isinstance(sample_weight, torch.Tensor):
-        sample_weight = sample_weight.detach().cpu().numpy()
-    weight: NDArray[np.float64] = _check_sample_weight(
-        sample_weight, x, dtype=np.float64, ensure_non_negative=True
-    )
-    if not weight.any():
-        raise ValueError("`sample_weight` is 0 for every row; expected some positive weight.")
-    return weight
-
-
-def _is_multilabel(y: Any) -> bool:
-    return y is not None and read_labels(y).ndim == 2
-
-
-def _cheapest(probabilities: NDArray[Any], costs: ArrayLike) -> NDArray[np.intp]:
-    """The codes of least expected cost, `sum over true classes of p(true) costs[true, answer]`."""
-    table = np.asarray(costs, dtype=float)
-    n_classes = probabilities.shape[1]
-    if table.shape != (n_classes, n_classes) or not np.isfinite(table).all():
-        raise ValueError(
-            f"`costs` has shape {table.shape}; expected finite costs of shape "
-            f"({n_classes}, {n_classes}), costs[true, answered]."
-        )
-    return np.asarray((probabilities @ table).argmin(axis=1))
-
-
-def _with_uncertain(
-    labels: Labels, best: NDArray[Any], min_proba: float, uncertain: Any, classes: Labels
-) -> Labels:
-    if not isinstance(min_proba, Real) or not 0 <= min_proba <= 1:
-        raise ValueError(f"`min_proba` must be a probability in [0, 1]; got {min_proba!r}.")
-    if uncertain in classes.tolist():
-        raise ValueError(
-            f"`uncertain` {uncertain!r} is one of the classes; choose an answer that is none."
-        )
-    other = np.asarray(uncertain)
-    kind = "i" if labels.dtype.kind == "u" else labels.dtype.kind
-    dtype = np.result_type(labels, other) if other.dtype.kind == kind else np.dtype(object)
-    answers: Labels = labels.astype(dtype)
-    answers[best < min_proba] = uncertain
-    return answers
 
 
 def _evaluation_rows(sample_shape: tuple[int, ...]) -> int:

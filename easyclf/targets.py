@@ -27,7 +27,7 @@ def read_labels(y: Any, name: str = "y") -> Labels:
     """
     if y is None:
         raise ValueError(
-            f"`{name}` is None, but Estimator requires y to be passed; call `fit(X, y)`."
+            f"Estimator requires y to be passed, but the target {name} is None; call `fit(X, y)`."
         )
     if isinstance(y, torch.Tensor):
         y = y.detach().cpu().numpy()

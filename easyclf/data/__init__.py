@@ -2,8 +2,9 @@
 
 from easyclf.data.base import Batch, Placement, Source
 from easyclf.data.dataframes import refuse_columns
-from easyclf.data.datasets import class_names, dataset_labels, is_dataset
+from easyclf.data.datasets import class_names, dataset_labels, first_rows, is_dataset
 from easyclf.data.rows import Rows
+from easyclf.data.sparse import check_finite_sparse
 from easyclf.data.split import split_rows
 from easyclf.data.tensors import as_tensor, check_finite
 
@@ -14,8 +15,10 @@ __all__ = [
     "Source",
     "as_tensor",
     "check_finite",
+    "check_finite_sparse",
     "class_names",
     "dataset_labels",
+    "first_rows",
     "is_dataset",
     "refuse_columns",
     "split_rows",

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 
 from easyclf.data.base import Batch, Placement, Source, bounds
-from easyclf.data.tensors import as_tensor
+from easyclf.data.tensors import as_tensor, find_not_finite
+
+
+def check_finite_sparse(x: Any, dtype: torch.dtype) -> None:
+    """`check_finite` for a CSR matrix or array."""
+    wrong = find_not_finite(as_tensor(x.data), dtype)
+    if wrong is not None:
+        row = int(x.indptr.searchsorted(wrong.first, side="right")) - 1
+        raise wrong.error(f"row {row}, column {x.indices[wrong.first]}", dtype)
 
 
 class SparseSource(Source):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,29 +32,48 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def check_finite(x: torch.Tensor, dtype: torch.dtype, name: str = "X") -> None:
+def check_finite(x: torch.Tensor, dtype: torch.dtype) -> None:
     """Refuse NaN, infinity and values too large for `dtype`, saying where the first one is."""
+    wrong = find_not_finite(x, dtype)
+    if wrong is not None:
+        index = np.unravel_index(wrong.first, x.shape)
+        column = f", column {index[1]}" if x.ndim == 2 else ""
+        raise wrong.error(f"row {index[0]}{column}", dtype)
+
+
+class NotFinite(NamedTuple):
+    """Values that are NaN, infinite or too large: how many, and the first one."""
+
+    value: float
+    first: int
+    count: int
+
+    def error(self, place: str, dtype: torch.dtype) -> ValueError:
+        """The error that says so."""
+        if math.isnan(self.value):
+            return ValueError(
+                f"Input X contains NaN: {self.count} value(s), the first in {place}; "
+                "impute them first, for example with SimpleImputer in a Pipeline."
+            )
+        return ValueError(
+            f"Input X contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
+            f"{self.value!r} in {place} is the first of {self.count}; clip or scale first, "
+            "or use precision='float64'."
+        )
+
+
+def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
+    """Look for values that are not finite in `dtype`: NaN first."""
     if not x.is_floating_point() or not x.numel():
-        return
+        return None
     limit = torch.finfo(dtype).max
     low, high = torch.stack(torch.aminmax(x)).tolist()
     if -limit <= low and high <= limit:
-        return
+        return None
     is_nan = x.isnan()
-    wrong = is_nan if is_nan.any() else ~(x.abs() <= limit)
-    first = np.unravel_index(int(wrong.reshape(-1).to(torch.uint8).argmax()), x.shape)
-    place = f"row {first[0]}" + (f", column {first[1]}" if x.ndim == 2 else "")
-    if is_nan.any():
-        raise ValueError(
-            f"Input {name} contains NaN: {int(wrong.sum())} value(s), the first in {place}; "
-            "impute them first, for example with SimpleImputer in a Pipeline."
-        )
-    value = x[tuple(int(index) for index in first)].item()
-    raise ValueError(
-        f"Input {name} contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
-        f"{value!r} in {place} is the first of {int(wrong.sum())}; clip or scale first, "
-        "or use precision='float64'."
-    )
+    wrong = (is_nan if is_nan.any() else ~(x.abs() <= limit)).reshape(-1)
+    first = int(wrong.to(torch.uint8).argmax())
+    return NotFinite(x.reshape(-1)[first].item(), first, int(wrong.sum()))
 
 
 class TensorSource(Source):

@@ -1,0 +1,1 @@
+"""Measurements of easyclf against its rivals, as anybody can rerun them."""

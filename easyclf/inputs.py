@@ -1,0 +1,170 @@
+"""What `fit` and `predict` were given, checked and read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from easyclf.data import (
+    Rows,
+    as_tensor,
+    check_finite,
+    check_finite_sparse,
+    dataset_labels,
+    first_rows,
+    is_dataset,
+    refuse_columns,
+)
+from easyclf.targets import Labels, TargetEncoder, read_labels
+
+
+class Given(NamedTuple):
+    """Rows, their labels and their weights, as the user gave them."""
+
+    X: Any
+    y: Any = None
+    sample_weight: Any = None
+
+    def check(self) -> Given:
+        """Refuse labels or weights beside a dataset, and rows without labels."""
+        if not is_dataset(self.X):
+            if self.y is None:
+                read_labels(None)
+        elif self.y is not None or self.sample_weight is not None:
+            raise ValueError(
+                f"`X` is a {type(self.X).__name__}, which already yields targets; pass it without "
+                f"`{'y' if self.y is not None else 'sample_weight'}`. To weigh rows, yield "
+                "(x, y, weight)."
+            )
+        return self
+
+
+def one_validation(
+    validation_data: Any, X_val: Any, y_val: Any, sample_weight_val: Any
+) -> Given | None:
+    """The validation data, under whichever names they were given."""
+    if validation_data is not None:
+        if X_val is not None or y_val is not None or sample_weight_val is not None:
+            raise ValueError(
+                "`validation_data` and `X_val`, `y_val`, `sample_weight_val` are two names of one "
+                "thing; pass only one of them."
+            )
+        if is_dataset(validation_data):
+            return Given(validation_data)
+        if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            raise ValueError(
+                f"`validation_data` is a {type(validation_data).__name__}; expected (X, y), "
+                "(X, y, sample_weight), a Dataset or a DataLoader."
+            )
+        return Given(*validation_data)
+    if X_val is None:
+        if y_val is not None or sample_weight_val is not None:
+            raise ValueError("`y_val` or `sample_weight_val` is given without `X_val`; pass both.")
+        return None
+    return Given(X_val, y_val, sample_weight_val)
+
+
+def read_inputs(
+    estimator: BaseEstimator, X: Any, dtype: torch.dtype, sample_shape: Sequence[int] | None
+) -> Any:
+    """Check inputs, and give them as a tensor, a CSR array, a Dataset or a DataLoader.
+
+    `sample_shape` is the shape of a row in training; None notes the features in the estimator.
+    """
+    reset = sample_shape is None
+    if is_dataset(X):
+        x: Any = X
+        shape = tuple(first_rows(X, 1)[0].shape[1:])
+        if reset:
+            estimator.n_features_in_ = shape[0] if shape else 1
+    elif isinstance(X, torch.Tensor):
+        x = X.detach()
+        if x.ndim < 2 or not x.numel() or x.is_complex() or x.layout != torch.strided:
+            # scikit-learn says what is wrong.
+            validate_data(estimator, X=np.asarray(x.cpu()), reset=False, allow_nd=True)
+        validate_data(estimator, X=x, reset=reset, skip_check_array=True)
+        check_finite(x, dtype)
+        shape = tuple(x.shape[1:])
+    else:
+        refuse_columns(X)
+        x = validate_data(
+            estimator,
+            X=X,
+            reset=reset,
+            accept_sparse="csr",
+            allow_nd=True,
+            ensure_all_finite=False,
+        )
+        shape = tuple(x.shape[1:])
+        if issparse(x):
+            check_finite_sparse(x, dtype)
+        else:
+            x = as_tensor(x)
+            check_finite(x, dtype)
+    if sample_shape is not None and shape != tuple(sample_shape):
+        raise ValueError(
+            f"X has rows of shape {shape}, but {type(estimator).__name__} is expecting rows of "
+            f"shape {tuple(sample_shape)}, as in `fit`."
+        )
+    return x
+
+
+def read_training(
+    estimator: BaseEstimator,
+    given: Given,
+    dtype: torch.dtype,
+    sample_shape: Sequence[int] | None,
+    encoder: TargetEncoder | None,
+    classes: Any,
+) -> tuple[Rows, TargetEncoder]:
+    """The rows to train on, and the encoder of their labels, fitted here if there is none yet."""
+    X, y, sample_weight = given.check()
+    x = read_inputs(estimator, X, dtype, sample_shape)
+    labels = read_labels(dataset_labels(X) if is_dataset(X) else y)
+    weight = _read_weight(sample_weight, x, labels)
+    encoder = encoder or TargetEncoder().fit(labels, classes)
+    return Rows(x, encoder.transform(labels), weight).without_zero_weights(), encoder
+
+
+def read_measured(
+    estimator: BaseEstimator,
+    given: Given,
+    dtype: torch.dtype,
+    sample_shape: Sequence[int],
+    encoder: TargetEncoder,
+) -> Rows:
+    """Rows to measure on, with their labels encoded as those of the training."""
+    X, y, sample_weight = given.check()
+    x = read_inputs(estimator, X, dtype, sample_shape)
+    if is_dataset(X):
+        return Rows(x)
+    labels = read_labels(y)
+    weight = _read_weight(sample_weight, x, labels)
+    return Rows(x, encoder.transform(labels), weight).without_zero_weights()
+
+
+def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float64] | None:
+    """Weights as an array, with the lengths of rows, labels and weights compared."""
+    n_rows = Rows(x).n_rows
+    if n_rows != len(labels):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows}, y has "
+            f"{len(labels)}; expected one label for each row."
+        )
+    if sample_weight is None:
+        return None
+    if isinstance(sample_weight, torch.Tensor):
+        sample_weight = sample_weight.detach().cpu().numpy()
+    weight: NDArray[np.float64] = _check_sample_weight(
+        sample_weight, x, dtype=np.float64, ensure_non_negative=True
+    )
+    if not weight.any():
+        raise ValueError("`sample_weight` is 0 for every row; expected some positive weight.")
+    return weight
