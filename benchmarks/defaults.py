@@ -70,8 +70,10 @@ def main() -> None:
             cells = "".join(f"{a:14.4f} {s:7.1f} s" for a, s in results[table].values())
             print(f"{table:15}{cells}", flush=True)
     mean = [
-        (np.mean([row[name][0] for row in results.values()]),
-         sum(row[name][1] for row in results.values()))
+        (
+            np.mean([row[name][0] for row in results.values()]),
+            sum(row[name][1] for row in results.values()),
+        )
         for name in models
     ]
     print(f"{'mean, total':15}" + "".join(f"{a:14.4f} {s:7.1f} s" for a, s in mean))

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import InvalidParameterError, Interval, Options, StrOptions
+from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
 from easyclf.callbacks.loggers import is_watched
-from easyclf.data import Placement, Rows, class_names, is_dataset, split_rows
+from easyclf.data import Placement, Rows, Source, class_names, is_dataset, split_rows
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.device import resolve_device
 from easyclf.heads import Head, LossLike, build_head
@@ -73,10 +73,11 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         A name in `torch.optim` in any case, a class, or a factory `params -> Optimizer`.
     lr : float, default=1e-3
         The learning rate.
-    epochs : int, default=100
+    epochs : int, default=50
         Passes over the data.
     batch_size : int or "auto", default="auto"
-        Rows in a step. "auto" chooses from the number of rows; -1 means all rows.
+        Rows in a step. "auto" is a fiftieth of the rows, at least 32 and at most 512, or all of
+        up to 64 rows; -1 means all rows.
     shuffle : bool, default=True
         Whether each epoch draws the rows in a new order.
     validation_split : float, default=0.0
@@ -193,7 +194,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         loss: LossLike = "auto",
         optimizer: Any = "adam",
         lr: float = 1e-3,
-        epochs: int = 100,
+        epochs: int = 50,
         batch_size: int | str = "auto",
         shuffle: bool = True,
         validation_split: float = 0.0,
@@ -411,7 +412,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             column is the probability of its label.
         """
         outputs, fitted = self._outputs(X)
-        return fitted.head.probabilities(outputs).numpy()  # type: ignore[no-any-return]
+        return fitted.head.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logarithms of the probabilities of the classes.
@@ -427,7 +428,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In the order of `classes_`.
         """
         outputs, fitted = self._outputs(X)
-        return fitted.head.probabilities(outputs.double()).log().numpy()  # type: ignore[no-any-return]
+        return fitted.head.probabilities(outputs.double()).log().numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
@@ -443,7 +444,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             With two classes the log-odds of the second one.
         """
         outputs, fitted = self._outputs(X)
-        return fitted.head.decisions(outputs).numpy()  # type: ignore[no-any-return]
+        return fitted.head.decisions(outputs).numpy()
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of the answers.
@@ -495,9 +496,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             fitted.sample_shape,
             fitted.encoder,
         )
-        source = rows.source(
-            fitted.placement, fitted.head.targets, fitted.encoder.transform_tensor
-        )
+        source = rows.source(fitted.placement, fitted.head.targets, fitted.encoder.transform_tensor)
         with isolated(fitted.seed, self.device_):
             return evaluate(
                 self.module_.eval(),
@@ -533,9 +532,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                 precision=Precision(dtype),
                 placement=fitted.placement._replace(device=cpu),
             )
-            state |= {
-                "module_": module, "optimizer_": optimizer, "_fitted": fitted, "device_": cpu
-            }
+            state |= {"module_": module, "optimizer_": optimizer, "_fitted": fitted, "device_": cpu}
         return state
 
     @contextmanager
@@ -545,8 +542,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         try:
             yield
         except BaseException:
-            vars(self).clear()
-            vars(self).update(before)
+            self.__dict__ = before
             raise
 
     @contextmanager
@@ -638,11 +634,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             module.to(device, precision.dtype)
             head, placement = self._read_module(module, train, valid, encoder, precision, device)
             fitted = _Fitted(head, encoder, precision, placement, sample_shape, seed)
-            train_source, valid_source = (
-                rows
-                and rows.source(placement, head.targets, encoder.transform_tensor, is_kept=True)
-                for rows in (train, valid)
-            )
+
+            def source(rows: Rows) -> Source:
+                encode = encoder.transform_tensor
+                return rows.source(placement, head.targets, encode, is_kept=True)
+
+            train_source = source(train)
             if isinstance(module, MLP) and not module.is_adapted:
                 module.adapt((b.x, b.weight) for b in train_source.batches(2**16))
             optimizer = build_optimizer(
@@ -674,7 +671,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             )
             order = torch.Generator("cpu").manual_seed(run_seed) if self.shuffle else None
             try:
-                trainer.fit(train_source, valid_source, order)
+                trainer.fit(train_source, None if valid is None else source(valid), order)
             except (KeyboardInterrupt, TrainingDiverged) as error:
                 interruption = error
         self._keep(state, fitted, class_names(train.x))
@@ -756,7 +753,8 @@ def _evaluation_rows(sample_shape: tuple[int, ...]) -> int:
 
 
 def _automatic_batch_size(n_rows: int) -> int:
-    return min(n_rows, 128)
+    """Fifty steps an epoch, in batches of 32 to 512 rows; so few rows that two make all: all."""
+    return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
 
 
 def _fewest_rows(module: nn.Module) -> int:

@@ -30,10 +30,23 @@ _KINDS = {
     "LogSoftmaxBackward": "log_softmax",
 }
 # Operations after which the values are still what they were: views, copies, casts, clamps.
-_SEE_THROUGH = (
-    "Alias Clamp Clone Contiguous Permute Reshape ReshapeAlias Select Slice Squeeze "
-    "T ToCopy Transpose UnsafeView Unsqueeze View"
-).split()
+_SEE_THROUGH = {
+    "Alias",
+    "Clamp",
+    "Clone",
+    "Permute",
+    "Reshape",
+    "ReshapeAlias",
+    "Select",
+    "Slice",
+    "Squeeze",
+    "T",
+    "ToCopy",
+    "Transpose",
+    "UnsafeView",
+    "Unsqueeze",
+    "View",
+}
 # Which explicit losses fit which outputs, and what to type where they do not.
 _FITS = {
     nn.CrossEntropyLoss: ("logits", "log_softmax"),
@@ -78,8 +91,9 @@ def _read_output(output: Any, n_rows: int, what: str) -> torch.Tensor:
             f"{what} returned a {type(output).__name__}; expected one tensor of shape "
             "(rows, columns): return only the logits from `forward`."
         )
-    columns = output.flatten(1) if output.ndim > 2 and output[0].numel() == output.shape[1] else output
-    columns = columns.unsqueeze(1) if columns.ndim == 1 else columns
+    columns = output.unsqueeze(1) if output.ndim == 1 else output
+    if columns.ndim > 2 and columns[0].numel() == columns.shape[1]:
+        columns = columns.flatten(1)
     if columns.ndim != 2 or len(columns) != n_rows:
         raise ValueError(
             f"{what} returned shape {tuple(output.shape)} for {n_rows} rows; expected "
@@ -87,7 +101,7 @@ def _read_output(output: Any, n_rows: int, what: str) -> torch.Tensor:
         )
     if output.grad_fn is None or not output.is_floating_point():
         raise ValueError(
-            f"{what} returned a {str(output.dtype)} output that is not differentiable, so nothing "
+            f"{what} returned a {output.dtype} output that is not differentiable, so nothing "
             "could be learned; return the logits, without argmax, detach, round or no_grad."
         )
     if not columns.isfinite().all():
@@ -238,7 +252,7 @@ class Head(ABC):
         self.class_weight = class_weight
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Head:
-        """This head, with the tensors that it holds on the device of the module."""
+        """Move the tensors that the head holds to the device of the module."""
         if self.class_weight is not None:
             self.class_weight = self.class_weight.to(device, dtype)
         self.criterion.to(device)
@@ -440,9 +454,8 @@ def build_head(
     criterion, class_weight = _row_loss(built, head_class, n_used, takes_log, class_weight)
     head = head_class(kind, n_used, criterion, class_weight)
     if isinstance(criterion, CustomLoss):
-        codes = torch.zeros(
-            (n_rows, n_classes) if is_multilabel else n_rows, dtype=torch.int64, device=output.device
-        )
+        shape = (n_rows, n_classes) if is_multilabel else (n_rows,)
+        codes = torch.zeros(shape, dtype=torch.int64, device=output.device)
         head.to(output.device, output.dtype)
         criterion.check(head.columns(output), head.targets(codes))
     if not criterion.carries_weights and (is_weighted or head.class_weight is not None):
@@ -454,9 +467,7 @@ def build_head(
     return head
 
 
-def _read_kind(
-    outputs: tuple[Any, Any], module_name: str, n_rows: int
-) -> tuple[torch.Tensor, str]:
+def _read_kind(outputs: tuple[Any, Any], module_name: str, n_rows: int) -> tuple[torch.Tensor, str]:
     output = _read_output(outputs[0], n_rows, f"{module_name}.forward")
     evaluated = _read_output(outputs[1], n_rows, f"{module_name}.forward in evaluation")
     kind, evaluated_kind = output_kind(outputs[0]), output_kind(outputs[1])
@@ -531,7 +542,8 @@ def _build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., to
                 "with their weights, so leave `reduction` out and scale `lr` instead."
             )
         built.reduction = "none"
-    return built  # type: ignore[no-any-return]
+    unreduced: Callable[..., torch.Tensor] = built
+    return unreduced
 
 
 def _check_fits(
@@ -547,10 +559,10 @@ def _check_fits(
                     f"{' or '.join(kinds)}. Use loss='auto', or {_RIGHT_LOSS[kind]}."
                 )
             if head_class is not MulticlassHead and loss_class in (nn.CrossEntropyLoss, nn.NLLLoss):
+                has = "one column a label" if head_class is MultilabelHead else "one column"
                 raise ValueError(
                     f"`loss` {loss_class.__name__} needs one column for each class, but "
-                    f"{module_name} has {'one column a label' if head_class is MultilabelHead else 'one column'}"
-                    "; use loss='auto'."
+                    f"{module_name} has {has}; use loss='auto'."
                 )
 
 
@@ -579,7 +591,7 @@ def _row_loss(
         own = own.index_fill(0, torch.tensor(loss.ignore_index), 0.0)
     is_plain = bool((own == 1).all())
     combined = class_weight if is_plain else own * (1.0 if class_weight is None else class_weight)
-    if weight is not None and getattr(loss, "label_smoothing", 0.0):
+    if weight is not None and isinstance(loss, nn.CrossEntropyLoss) and loss.label_smoothing:
         if not (own > 0).all():
             raise ValueError(
                 f"`loss` {name_of(loss)} has classes of weight 0 together with label smoothing; "

@@ -70,7 +70,9 @@ class History:
     def __getitem__(self, name: str) -> NDArray[np.float64]:
         names = self.keys()
         if name not in names:
-            raise KeyError(f"`{name}` is not in the history{did_you_mean(name, names)} It has {names}.")
+            raise KeyError(
+                f"`{name}` is not in the history{did_you_mean(name, names)} It has {names}."
+            )
         return np.array([row.get(name, math.nan) for row in self._rows])
 
     def best(self, name: str = "val_loss") -> Row:
@@ -136,19 +138,15 @@ class History:
         for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             marker = "o" if len(self) == 1 else None
             ax.plot(epochs, self[quantity], label="training", marker=marker)
-            if f"val_{quantity}" in self.keys():
-                ax.plot(epochs, self[f"val_{quantity}"], label="validation", marker=marker)
-                best = self.best(f"val_{quantity}")
-                ax.plot(
-                    best["epoch"],
-                    best[f"val_{quantity}"],
-                    "o",
-                    color="black",
-                    markersize=4,
-                    label=f"best: epoch {best['epoch']}",
-                )
+            measured = f"val_{quantity}"
+            if measured in self.keys():
+                ax.plot(epochs, self[measured], label="validation", marker=marker)
+            if measured in self.keys() and not np.isnan(self[measured]).all():
+                best = self.best(measured)
+                label = f"best: epoch {best['epoch']}"
+                ax.plot(best["epoch"], best[measured], "ko", markersize=4, label=label)
             ax.set(xlabel="epoch", ylabel=quantity)
-            ax.xaxis.get_major_locator().set_params(integer=True)
+            ax.locator_params(axis="x", integer=True)
             ax.legend()
         return axes
 
@@ -175,7 +173,7 @@ class History:
         names = self.keys()
         last = "".join(f"<td>{_format(self._rows[-1].get(name))}</td>" for name in names)
         head = "".join(f"<th>{name}</th>" for name in names)
-        curves = [name for name in ("loss", "val_loss") if name in names]
+        curves: list[str] = [name for name in ("loss", "val_loss") if name in names]
         table = f"<table><tr>{head}</tr><tr>{last}</tr></table>" if self._rows else ""
         return f"<div><b>History of {len(self)} epochs</b>{self._curve_svg(curves)}{table}</div>"
 

@@ -39,7 +39,7 @@ def build_optimizer(
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     factory = resolve_optimizer(optimizer)
-    named, takes_any = keyword_names(factory)
+    named, _ = keyword_names(factory)
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
     if inspect.isclass(factory) or "lr" in named:
@@ -65,8 +65,8 @@ def resolve_optimizer(
     """The class or factory that `optimizer` means."""
     if isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
-            f"`optimizer` is a finished {type(optimizer).__name__}, bound to the weights of another "
-            f"module; pass the class, torch.optim.{type(optimizer).__name__}, and `lr`, "
+            f"`optimizer` is a finished {type(optimizer).__name__}, bound to the weights of "
+            f"another module; pass the class, torch.optim.{type(optimizer).__name__}, and `lr`, "
             "`optimizer__*` beside it."
         )
     if not isinstance(optimizer, str):

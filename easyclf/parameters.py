@@ -41,7 +41,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
         known = self._get_param_names()
         for name, value in parameters.items():
             if not is_forwarded(name):
-                prefix, separator, rest = name.partition("__")
+                _, separator, rest = name.partition("__")
                 candidates = [f"{p}__{rest}" for p in PREFIXES] if separator else known
                 raise TypeError(
                     f"{type(self).__name__} has no parameter `{name}`"

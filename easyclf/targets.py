@@ -114,7 +114,7 @@ class TargetEncoder:
         if len(self.classes_) < 2:
             raise ValueError(
                 f"`y` has only one class, {self.classes_.tolist()[0]!r}; a classifier needs at "
-                "least two classes. If this is one part of the data, pass all classes as `classes=`."
+                "least two classes. If this is a part of the data, pass all classes as `classes=`."
             )
         return self
 
@@ -129,7 +129,8 @@ class TargetEncoder:
             )
         if self.is_multilabel:
             return labels
-        if np.array_equal(self.classes_, np.arange(len(self.classes_))) and labels.dtype.kind == "i":
+        is_code = np.array_equal(self.classes_, np.arange(len(self.classes_)))
+        if is_code and labels.dtype.kind == "i":
             unknown = labels[(labels < 0) | (labels >= len(self.classes_))]
             codes: NDArray[Any] = labels.astype(np.int64, copy=False)
         else:

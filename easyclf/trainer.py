@@ -72,9 +72,7 @@ class Trainer:
         self._accumulate = accumulate
         self._step = Step(state, precision, clip_grad_norm)
 
-    def fit(
-        self, train: Source, valid: Source | None, generator: torch.Generator | None
-    ) -> None:
+    def fit(self, train: Source, valid: Source | None, generator: torch.Generator | None) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
 
         Raises

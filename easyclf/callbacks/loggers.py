@@ -34,9 +34,7 @@ class AccuracyLogger(Callback):
     epoch 20/20  loss 0.4337  accuracy 0.8533
     """
 
-    def __init__(
-        self, every: int = 1, stream: TextIO | None = None, percent: bool = False
-    ) -> None:
+    def __init__(self, every: int = 1, stream: TextIO | None = None, percent: bool = False) -> None:
         self.every = every
         self.stream = stream
         self.percent = percent

@@ -39,7 +39,7 @@ class Rows(NamedTuple):
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        x = self.x.dataset if isinstance(self.x, DataLoader) else self.x
+        x: Any = self.x.dataset if isinstance(self.x, DataLoader) else self.x
         return int(x.shape[0]) if hasattr(x, "shape") else len(x)
 
     @property
