@@ -567,7 +567,15 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                     delattr(self, name)
 
     def _check_parameters(self) -> None:
-        for name in ("lr", "epochs", "batch_size", "validation_split", "clip_grad_norm"):
+        # scikit-learn's constraints take True for the integer 1.
+        for name in (
+            "lr",
+            "epochs",
+            "batch_size",
+            "validation_split",
+            "clip_grad_norm",
+            "accumulate",
+        ):
             if isinstance(getattr(self, name), bool):
                 raise InvalidParameterError(
                     f"The {name!r} parameter of {type(self).__name__} must be a number. "
@@ -625,7 +633,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         device = resolve_device(self.device)
         precision = resolve_precision(self.precision, device)
         seed = self._fitted.seed if continues else draw_seed(self.random_state)
-        history = copy.deepcopy(self.history_) if continues else History()
+        history = copy.copy(self.history_) if continues else History()
         run_seed = seed_after(seed, len(history))
         interruption: BaseException | None = None
         with isolated(run_seed, device), torch.inference_mode(False), torch.enable_grad():

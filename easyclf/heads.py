@@ -535,13 +535,13 @@ def _build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., to
         )
     else:
         built = copy.deepcopy(loss) if isinstance(loss, nn.Module) else loss
+    if getattr(built, "reduction", None) == "sum":
+        raise ValueError(
+            f"`loss` {name_of(built)} has reduction='sum'; losses are averaged over the rows "
+            "with their weights, so leave `reduction` out and scale `lr` instead."
+        )
     if isinstance(built, nn.Module) and hasattr(built, "reduction"):
-        if built.reduction == "sum":
-            raise ValueError(
-                f"`loss` {name_of(built)} has reduction='sum'; losses are averaged over the rows "
-                "with their weights, so leave `reduction` out and scale `lr` instead."
-            )
-        built.reduction = "none"
+        setattr(built, "reduction", "none")  # noqa: B010  (mypy takes it for a submodule)
     unreduced: Callable[..., torch.Tensor] = built
     return unreduced
 
@@ -598,5 +598,5 @@ def _row_loss(
                 "expected positive weights."
             )
         return SmoothedCrossEntropy(loss, weight.detach().clone()), combined
-    loss.weight = None
+    loss.register_buffer("weight", None)
     return (NegativeLogLikelihood if takes_log else RowLoss)(loss), combined

@@ -51,6 +51,11 @@ class History:
         """
         self._rows.append(dict(row))
 
+    def __copy__(self) -> History:
+        copied = History()
+        copied._rows = list(self._rows)
+        return copied
+
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -90,12 +90,29 @@ class MLP(nn.Module):
         self.is_adapted = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits, shape (batch, n_classes), of rows, shape (batch, ...)."""
+        """Compute the logits.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, ...)
+            Rows of `n_features` numbers.
+
+        Returns
+        -------
+        logits : Tensor of shape (batch, n_classes)
+            One logit a class.
+        """
         standardized = torch.addcmul(self.shift, x.flatten(1), self.inverse_scale)
         return self.layers(standardized)  # type: ignore[no-any-return]
 
     def adapt(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
-        """Standardize by the weighted mean and deviation of the columns of these (x, weight)."""
+        """Take the shift and the scale of each column from data.
+
+        Parameters
+        ----------
+        batches : iterable of (Tensor, Tensor or None)
+            Rows of shape (batch, ...) with their weights of shape (batch,).
+        """
         weight_sum = 0.0
         origin = total = squares = torch.zeros(())
         for x, weight in batches:

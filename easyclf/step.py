@@ -83,7 +83,9 @@ class Step:
 
     def _compute_gradients(self, group: Sequence[Batch]) -> list[Measured]:
         state, precision = self._state, self._precision
-        state.optimizer.zero_grad(set_to_none=True)
+        # What `zero_grad` does, without the hooks of the profiler: 5 us a step.
+        for parameter in self._parameters:
+            parameter.grad = None
         total = _group_weight(state.head, group) if len(group) > 1 else None
         measured = []
         for batch in group:

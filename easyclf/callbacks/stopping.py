@@ -51,7 +51,7 @@ class EarlyStopping(Callback):
     >>> X, y = load_iris(return_X_y=True)
     >>> early = EarlyStopping(patience=5)
     >>> clf = Estimator(validation_split=0.2, callbacks=[early], random_state=0).fit(X, y)
-    >>> early.best_score_ == min(clf.history_["val_loss"])
+    >>> early.best_epoch_ == clf.history_.best("val_loss")["epoch"]
     True
     """
 

@@ -46,18 +46,18 @@ class NotFinite(NamedTuple):
 
     value: float
     first: int
-    count: int
+    n_values: int
 
     def error(self, place: str, dtype: torch.dtype) -> ValueError:
         """The error that says so."""
         if math.isnan(self.value):
             return ValueError(
-                f"Input X contains NaN: {self.count} value(s), the first in {place}; "
+                f"Input X contains NaN: {self.n_values} value(s), the first in {place}; "
                 "impute them first, for example with SimpleImputer in a Pipeline."
             )
         return ValueError(
             f"Input X contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
-            f"{self.value!r} in {place} is the first of {self.count}; clip or scale first, "
+            f"{self.value!r} in {place} is the first of {self.n_values}; clip or scale first, "
             "or use precision='float64'."
         )
 
