@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,37 +18,17 @@ from torch import nn
 
 from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
 from easyclf.callbacks.loggers import is_watched
-from easyclf.data import Placement, Rows, Source, class_names, is_dataset, split_rows
+from easyclf.data import Rows, class_names, is_dataset, split_rows
 from easyclf.decisions import cheapest, with_uncertain
-from easyclf.device import resolve_device
-from easyclf.heads import Head, LossLike, build_head
 from easyclf.history import History
 from easyclf.inputs import Given, one_validation, read_inputs, read_measured, read_training
-from easyclf.modules import MLP, ModuleLike, build_module, probe
-from easyclf.optimizers import build_optimizer, continue_from
+from easyclf.losses import LossLike
+from easyclf.modules import ModuleLike
 from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
-from easyclf.precision import Precision, resolve_precision
-from easyclf.randomness import draw_seed, isolated, seed_after
-from easyclf.state import TrainingState
-from easyclf.targets import Labels, TargetEncoder, class_weights, read_labels
-from easyclf.trainer import Trainer, TrainingDiverged, evaluate, predict_outputs
+from easyclf.randomness import draw_seed
+from easyclf.run import Earlier, Learned, run
+from easyclf.targets import Labels, TargetEncoder, read_labels
 from easyclf.validation import did_you_mean
-
-# Numbers in an evaluation batch: its rows are as many as hold about this many.
-_EVALUATION_NUMBERS = 2**20
-_PROBED_ROWS = 3
-_QUANTITIES = ("loss", "accuracy")
-
-
-class _Fitted(NamedTuple):
-    """What prediction and a continued fit need beside the public attributes."""
-
-    head: Head
-    encoder: TargetEncoder
-    precision: Precision
-    placement: Placement
-    sample_shape: tuple[int, ...]
-    seed: int
 
 
 class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
@@ -185,6 +165,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     history_: History
     n_iter_: int
     device_: torch.device
+    _learned: Learned
 
     @hide_keywords
     def __init__(
@@ -274,7 +255,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._restored_on_error(), self._overridden(overrides):
             self._check_parameters()
-            continues = bool(self.warm_start) and hasattr(self, "_fitted")
+            continues = bool(self.warm_start) and hasattr(self, "_learned")
             train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
             valid = given and read_measured(
@@ -282,8 +263,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             )
             if valid is None and self.validation_split:
                 train, valid = self._split(train, encoder)
-            interruption = self._train(
-                train, valid, encoder, self._callbacks(), epochs=self.epochs, continues=continues
+            interruption = self._run(
+                train, valid, encoder, self._callbacks(), self.epochs, continues=continues
             )
         if interruption is not None:
             raise interruption
@@ -323,7 +304,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._restored_on_error():
             self._check_parameters()
-            continues = hasattr(self, "_fitted")
+            continues = hasattr(self, "_learned")
             classes = self.classes if classes is None else classes
             if self.class_weight == "balanced":
                 raise ValueError(
@@ -339,7 +320,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             elif classes is None and not (y is not None and read_labels(y).ndim == 2):
                 raise ValueError("`classes` must be passed on the first call to partial_fit.")
             train, encoder = self._read(Given(X, y, sample_weight), classes, continues)
-            interruption = self._train(train, None, encoder, [], epochs=1, continues=continues)
+            interruption = self._run(train, None, encoder, [], 1, continues=continues)
         if interruption is not None:
             raise interruption
         return self
@@ -378,23 +359,23 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         ValueError
             If the rows are not as in `fit`, or `min_proba`, `uncertain` or `costs` make no sense.
         """
-        outputs, fitted = self._outputs(X)
-        if fitted.encoder.is_multilabel:
+        outputs, learned = self._outputs(X)
+        if learned.encoder.is_multilabel:
             if min_proba is not None or costs is not None:
                 raise ValueError(
                     "`min_proba` and `costs` are about one answer a row, but the target is "
                     "multilabel; decide from `predict_proba`."
                 )
-            indicator: Labels = fitted.head.answers(outputs).numpy()
+            indicator: Labels = learned.head.answers(outputs).numpy()
             return indicator
         if costs is None:
-            codes = fitted.head.answers(outputs).numpy()
+            codes = learned.head.answers(outputs).numpy()
         else:
-            codes = cheapest(fitted.head.probabilities(outputs).numpy(), costs)
+            codes = cheapest(learned.head.probabilities(outputs).numpy(), costs)
         labels: Labels = self.classes_[codes]
         if min_proba is None:
             return labels
-        best = fitted.head.probabilities(outputs).max(1).values.numpy()
+        best = learned.head.probabilities(outputs).max(1).values.numpy()
         return with_uncertain(labels, best, min_proba, uncertain, self.classes_)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
@@ -411,8 +392,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
             column is the probability of its label.
         """
-        outputs, fitted = self._outputs(X)
-        return fitted.head.probabilities(outputs).numpy()
+        outputs, learned = self._outputs(X)
+        return learned.head.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logarithms of the probabilities of the classes.
@@ -427,8 +408,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         log_probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        outputs, fitted = self._outputs(X)
-        return fitted.head.probabilities(outputs.double()).log().numpy()
+        outputs, learned = self._outputs(X)
+        return learned.head.probabilities(outputs.double()).log().numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
@@ -443,8 +424,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         decisions : ndarray of shape (n_samples,) or (n_samples, n_classes)
             With two classes the log-odds of the second one.
         """
-        outputs, fitted = self._outputs(X)
-        return fitted.head.decisions(outputs).numpy()
+        outputs, learned = self._outputs(X)
+        return learned.head.decisions(outputs).numpy()
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of the answers.
@@ -488,26 +469,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             `loss` and `accuracy`.
         """
         check_is_fitted(self)
-        fitted = self._fitted
-        rows = read_measured(
-            self,
-            Given(X, y, sample_weight),
-            fitted.precision.dtype,
-            fitted.sample_shape,
-            fitted.encoder,
-        )
-        source = rows.source(fitted.placement, fitted.head.targets, fitted.encoder.transform_tensor)
-        with isolated(fitted.seed, self.device_):
-            return evaluate(
-                self.module_.eval(),
-                fitted.head,
-                fitted.precision,
-                source,
-                _evaluation_rows(fitted.sample_shape),
-            )
+        learned = self._learned
+        dtype, shape, encoder = learned.precision.dtype, learned.sample_shape, learned.encoder
+        rows = read_measured(self, Given(X, y, sample_weight), dtype, shape, encoder)
+        return learned.evaluate(self.module_, rows)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_fitted")
+        return hasattr(self, "_learned")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -518,21 +486,16 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        if hasattr(self, "_fitted") and self.device_.type != "cpu":
+        if hasattr(self, "_learned") and self.device_.type != "cpu":
             # What was fitted on an accelerator is to be read on any machine.
-            cpu = torch.device("cpu")
             module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
-            optimizer_state = optimizer.state_dict()
-            module.to(cpu)
-            optimizer.load_state_dict(optimizer_state)
-            fitted = copy.deepcopy(self._fitted)
-            dtype = fitted.precision.dtype
-            fitted = fitted._replace(
-                head=fitted.head.to(cpu, dtype),
-                precision=Precision(dtype),
-                placement=fitted.placement._replace(device=cpu),
-            )
-            state |= {"module_": module, "optimizer_": optimizer, "_fitted": fitted, "device_": cpu}
+            learned_by_optimizer = optimizer.state_dict()
+            state["module_"] = module.cpu()
+            # Loading moves the state of the optimizer to where its parameters now are.
+            optimizer.load_state_dict(learned_by_optimizer)
+            state["optimizer_"] = optimizer
+            state["_learned"] = self._learned.on_cpu()
+            state["device_"] = torch.device("cpu")
         return state
 
     @contextmanager
@@ -605,7 +568,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     ) -> tuple[Rows, TargetEncoder]:
         shape, encoder = None, None
         if continues:
-            shape, encoder = self._fitted.sample_shape, self._fitted.encoder
+            shape, encoder = self._learned.sample_shape, self._learned.encoder
         return read_training(self, given, self._dtype(), shape, encoder, classes)
 
     def _split(self, rows: Rows, encoder: TargetEncoder) -> tuple[Rows, Rows]:
@@ -619,155 +582,48 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
         return rows.take(train), rows.take(valid)
 
-    def _train(
+    def _run(
         self,
         train: Rows,
         valid: Rows | None,
         encoder: TargetEncoder,
         callbacks: Sequence[Callback],
-        *,
         epochs: int,
+        *,
         continues: bool,
     ) -> BaseException | None:
-        """Train, keep what was learned, and return what cut the training short."""
-        device = resolve_device(self.device)
-        precision = resolve_precision(self.precision, device)
-        seed = self._fitted.seed if continues else draw_seed(self.random_state)
-        history = copy.copy(self.history_) if continues else History()
-        run_seed = seed_after(seed, len(history))
-        interruption: BaseException | None = None
-        with isolated(run_seed, device), torch.inference_mode(False), torch.enable_grad():
-            sample_shape = tuple(train.first(1).shape[1:])
-            module = self._make_module(sample_shape, len(encoder.classes_), continues)
-            module.to(device, precision.dtype)
-            head, placement = self._read_module(module, train, valid, encoder, precision, device)
-            fitted = _Fitted(head, encoder, precision, placement, sample_shape, seed)
-
-            def source(rows: Rows) -> Source:
-                encode = encoder.transform_tensor
-                return rows.source(placement, head.targets, encode, is_kept=True)
-
-            train_source = source(train)
-            if isinstance(module, MLP) and not module.is_adapted:
-                module.adapt((b.x, b.weight) for b in train_source.batches(2**16))
-            optimizer = build_optimizer(
-                self.optimizer, module, self.lr, self._forwarded("optimizer")
-            )
-            if continues:
-                continue_from(optimizer, self.optimizer_)
-            batch_size = self._rows_in_a_batch(train)
-            min_rows = _fewest_rows(module)
-            state = TrainingState(
-                module,
-                optimizer,
-                head,
-                history,
-                (*_QUANTITIES, *(f"val_{q}" for q in _QUANTITIES if valid), "lr", "seconds"),
-                epoch=len(history),
-                epochs=len(history) + epochs,
-                n_batches=train_source.n_batches(batch_size, min_rows),
-            )
-            trainer = Trainer(
-                state,
-                precision,
-                callbacks,
-                batch_size=batch_size,
-                min_rows=min_rows,
-                evaluation_rows=_evaluation_rows(sample_shape),
-                accumulate=self.accumulate,
-                clip_grad_norm=self.clip_grad_norm,
-            )
-            order = torch.Generator("cpu").manual_seed(run_seed) if self.shuffle else None
-            try:
-                trainer.fit(train_source, None if valid is None else source(valid), order)
-            except (KeyboardInterrupt, TrainingDiverged) as error:
-                interruption = error
-        self._keep(state, fitted, class_names(train.x))
-        return interruption
-
-    def _make_module(
-        self, sample_shape: tuple[int, ...], n_outputs: int, continues: bool
-    ) -> nn.Module:
+        """Train, make what was learned the estimator's own, and return what cut it short."""
+        earlier = None
         if continues:
-            return copy.deepcopy(self.module_)
-        return build_module(self.module, self._forwarded("module"), sample_shape, n_outputs)
-
-    def _read_module(
-        self,
-        module: nn.Module,
-        train: Rows,
-        valid: Rows | None,
-        encoder: TargetEncoder,
-        precision: Precision,
-        device: torch.device,
-    ) -> tuple[Head, Placement]:
-        """Find out what the outputs of the module mean, and how it wants its inputs."""
-        assert train.codes is not None
-        rows = train.first(_PROBED_ROWS).to(device)
-        seen = probe(module, rows, precision.dtype)
-        head = build_head(
-            (seen.output, seen.evaluated),
-            type(module).__name__,
-            len(rows),
-            encoder.classes_,
-            is_multilabel=encoder.is_multilabel,
-            loss=self.loss,
-            keywords=self._forwarded("loss"),
-            class_weight=class_weights(self.class_weight, encoder, train.codes),
-            is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
-        ).to(device, precision.dtype)
-        return head, Placement(device, seen.input_dtype, seen.changes_input)
-
-    def _rows_in_a_batch(self, train: Rows) -> int:
-        if isinstance(train.x, torch.utils.data.DataLoader):
-            if self.batch_size != "auto":
-                raise ValueError(
-                    f"`batch_size` is {self.batch_size!r}, but X is a DataLoader, which has its "
-                    "own; leave `batch_size` out."
-                )
-            return train.x.batch_size or 1
-        if self.batch_size == "auto":
-            return _automatic_batch_size(train.n_rows)
-        return train.n_rows if self.batch_size == -1 else min(int(self.batch_size), train.n_rows)
-
-    def _keep(self, state: TrainingState, fitted: _Fitted, names: list[str] | None) -> None:
-        """Make what was learned the estimator's own."""
+            earlier = Earlier(self._learned, self.module_, self.optimizer_, self.history_)
+        seed = self._learned.seed if continues else draw_seed(self.random_state)
+        state, learned, interruption = run(
+            self.get_params(deep=False),
+            train,
+            valid,
+            encoder,
+            callbacks,
+            epochs=epochs,
+            seed=seed,
+            earlier=earlier,
+        )
         self.module_ = state.module
         self.optimizer_ = state.optimizer
-        self.classes_ = fitted.encoder.classes_
+        self.classes_ = encoder.classes_
         self.history_ = state.history
         self.n_iter_ = len(state.history)
-        self.device_ = fitted.placement.device
-        self._fitted = fitted
+        self.device_ = learned.placement.device
+        self._learned = learned
+        names = class_names(train.x)
         if names is not None:
             self.class_names_ = names
         elif hasattr(self, "class_names_"):
             del self.class_names_
+        return interruption
 
-    def _outputs(self, X: Any) -> tuple[torch.Tensor, _Fitted]:
+    def _outputs(self, X: Any) -> tuple[torch.Tensor, Learned]:
         """The raw outputs for all rows, in full precision."""
         check_is_fitted(self)
-        fitted = self._fitted
-        x = read_inputs(self, X, fitted.precision.dtype, fitted.sample_shape)
-        source = Rows(x).source(fitted.placement)
-        with isolated(fitted.seed, self.device_):
-            n_rows = _evaluation_rows(fitted.sample_shape)
-            outputs = predict_outputs(self.module_.eval(), fitted.precision, source, n_rows)
-        return outputs, fitted
-
-
-def _evaluation_rows(sample_shape: tuple[int, ...]) -> int:
-    return max(64, _EVALUATION_NUMBERS // max(1, int(np.prod(sample_shape))))
-
-
-def _automatic_batch_size(n_rows: int) -> int:
-    """Fifty steps an epoch, in batches of 32 to 512 rows; so few rows that two make all: all."""
-    return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
-
-
-def _fewest_rows(module: nn.Module) -> int:
-    """How many rows a batch needs: batch normalization cannot take the deviation of one."""
-    normalized = any(
-        isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()
-    )
-    return 2 if normalized else 1
+        learned = self._learned
+        x = read_inputs(self, X, learned.precision.dtype, learned.sample_shape)
+        return learned.outputs(self.module_, Rows(x)), learned

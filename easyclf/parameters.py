@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -18,6 +18,16 @@ def is_forwarded(name: str) -> bool:
     """Whether `name` is one of `module__*`, `optimizer__*` or `loss__*`."""
     prefix, separator, rest = name.partition("__")
     return prefix in PREFIXES and bool(separator) and bool(rest)
+
+
+def forwarded(parameters: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """What the user gave as `prefix__*`, without the prefix."""
+    start = f"{prefix}__"
+    return {
+        name.removeprefix(start): value
+        for name, value in parameters.items()
+        if name.startswith(start)
+    }
 
 
 def hide_keywords(function: Callable[..., None]) -> Callable[..., None]:
@@ -48,15 +58,6 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
                     f"{did_you_mean(name, candidates)}"
                 )
             setattr(self, name, value)
-
-    def _forwarded(self, prefix: str) -> dict[str, Any]:
-        """What the user gave as `prefix__*`, without the prefix."""
-        start = f"{prefix}__"
-        return {
-            name.removeprefix(start): value
-            for name, value in vars(self).items()
-            if name.startswith(start)
-        }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Get the parameters of this estimator, `module__*` and its kin included.
