@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
+from typing import NamedTuple
 
 import torch
 
-_PACK_EVERY = 1024
+# Tensors of single numbers that are held before they are packed into one.
+_PACK_AT = 2048
 Number = float | torch.Tensor
 
 
@@ -22,69 +25,67 @@ def is_better_higher(name: str) -> bool:
     )
 
 
-class _Column:
-    """Numbers, one a batch, most of them still on the device."""
+class Measured(NamedTuple):
+    """What one batch measured.
 
-    def __init__(self) -> None:
-        self._recent: list[Number] = []
-        self._packed: list[torch.Tensor] = []
+    The loss is a weighted mean over the rows, `loss_weight` the weight behind it; `hits` counts
+    the rows answered right, each with its sample weight, and `weight` all rows. Both weights are
+    numbers where rows have none of their own, else tensors, as the other two.
+    """
 
-    def __len__(self) -> int:
-        return len(self._recent) + len(self._packed)
-
-    def append(self, number: Number) -> None:
-        self._recent.append(number)
-        if len(self._recent) == _PACK_EVERY:
-            self._pack()
-
-    def _pack(self) -> None:
-        if isinstance(self._recent[0], torch.Tensor):
-            packed = torch.stack(self._recent)  # type: ignore[arg-type]
-        else:
-            packed = torch.tensor(self._recent, dtype=torch.float64, device="cpu")
-        self._packed.append(packed)
-        self._recent = []
-
-    def read(self) -> torch.Tensor:
-        """All numbers as float64 on the host: here, and only here, the host waits."""
-        if self._recent:
-            self._pack()
-        return torch.cat([packed.cpu().double() for packed in self._packed])
+    loss: torch.Tensor
+    loss_weight: Number
+    hits: torch.Tensor
+    weight: Number
 
 
 class RunningMetrics:
-    """What the batches of one epoch measured, without one wait for the device.
-
-    A batch has a loss (the weighted mean over its rows) with the loss weight of its rows, and
-    hits (rows answered right, each counted with its sample weight) with the weight of its rows.
-    """
+    """What the batches of one epoch measured, without one wait for the device."""
 
     def __init__(self) -> None:
-        self._loss, self._loss_weight = _Column(), _Column()
-        self._hits, self._weight = _Column(), _Column()
+        self._recent: list[torch.Tensor] = []
+        self._packed: list[torch.Tensor] = []
+        self._weights: list[tuple[Number, Number]] = []
+        self._losses: list[float] = []
+
+    def add(self, measured: Measured) -> None:
+        """Note one batch."""
+        loss, loss_weight, hits, weight = measured
+        self._recent += (loss, hits)
+        if isinstance(loss_weight, torch.Tensor):
+            self._recent += (loss_weight, weight)  # type: ignore[arg-type]
+        else:
+            self._weights.append((loss_weight, weight))
+        if len(self._recent) >= _PACK_AT:
+            self._pack()
+
+    def _pack(self) -> None:
+        """Make one tensor of many, still on the device."""
+        self._packed.append(torch.stack(self._recent))
+        self._recent = []
 
     @property
     def is_empty(self) -> bool:
         """Whether no batch was noted yet."""
-        return len(self._loss) == 0
-
-    def add(self, loss: Number, loss_weight: Number, hits: Number, weight: Number) -> None:
-        """Note one batch."""
-        self._loss.append(loss)
-        self._loss_weight.append(loss_weight)
-        self._hits.append(hits)
-        self._weight.append(weight)
+        return not (self._recent or self._packed)
 
     def read(self) -> dict[str, float]:
-        """The exact weighted means over all rows: `loss` and `accuracy`."""
-        loss_weight = self._loss_weight.read()
-        loss = (self._loss.read() * loss_weight).sum() / loss_weight.sum()
-        accuracy = self._hits.read().sum() / self._weight.read().sum()
-        return {"loss": loss.item(), "accuracy": accuracy.item()}
+        """The exact weighted means over all rows, `loss` and `accuracy`: here the host waits."""
+        if self._recent:
+            self._pack()
+        numbers = [number for packed in self._packed for number in packed.tolist()]
+        if self._weights:
+            self._losses, hits = numbers[0::2], numbers[1::2]
+            loss_weights, weights = (list(column) for column in zip(*self._weights, strict=True))
+        else:
+            self._losses, hits = numbers[0::4], numbers[1::4]
+            loss_weights, weights = numbers[2::4], numbers[3::4]
+        loss = sum(map(operator.mul, self._losses, loss_weights)) / sum(loss_weights)
+        return {"loss": loss, "accuracy": sum(hits) / sum(weights)}
 
     def first_not_finite(self) -> tuple[int, float] | None:
-        """The first batch, from 1, whose loss is NaN or infinite, and that loss."""
-        for number, loss in enumerate(self._loss.read().tolist(), start=1):
+        """The first batch, from 1, whose loss was NaN or infinite, and that loss."""
+        for number, loss in enumerate(self._losses, start=1):
             if not math.isfinite(loss):
                 return number, loss
         return None

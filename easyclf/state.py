@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import chain
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,23 +22,26 @@ class Snapshot:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._module = module
-        self._saved = [tensor.detach().clone() for tensor in self._live()]
-
-    def _live(self) -> Iterator[torch.Tensor]:
-        return chain(self._module.parameters(), self._module.buffers())
+        self._parameters = [parameter.detach() for parameter in module.parameters()]
+        self._live = [*self._parameters, *module.buffers()]
+        self._saved = [tensor.detach().clone() for tensor in self._live]
 
     @torch.no_grad()
     def take(self) -> None:
         """Copy the weights as they are now."""
-        for saved, live in zip(self._saved, self._live(), strict=True):
+        for saved, live in zip(self._saved, self._live, strict=True):
             saved.copy_(live)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copied weights back into the module."""
-        for saved, live in zip(self._saved, self._live(), strict=True):
+        for saved, live in zip(self._saved, self._live, strict=True):
             live.copy_(saved)
+
+    def is_live_finite(self) -> bool:
+        """Whether the weights, as they are now, are finite."""
+        largest = torch.nn.utils.get_total_norm(self._parameters, norm_type=float("inf"))
+        return bool(largest.isfinite())
 
 
 class TrainingState:

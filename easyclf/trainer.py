@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -109,7 +110,7 @@ class Trainer:
         lr = float(state.optimizer.param_groups[0]["lr"])
         metrics = self._train_epoch(train, generator, interruption)
         logs = metrics.read()
-        if not torch.isfinite(torch.tensor(logs["loss"])) or not _is_finite(state.module):
+        if not math.isfinite(logs["loss"]) or not finite.is_live_finite():
             finite.restore()
             self._raise_diverged(metrics, lr)
         finite.take()
@@ -144,7 +145,7 @@ class Trainer:
                 )
                 raise
             for one in measured:
-                metrics.add(*one)
+                metrics.add(one)
             state.step += 1
             if watched:
                 last = measured[-1]
@@ -180,13 +181,6 @@ def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
     return iter(lambda: tuple(islice(batches, size)), ())
 
 
-def _is_finite(module: nn.Module) -> bool:
-    largest = torch.nn.utils.get_total_norm(
-        [parameter.detach() for parameter in module.parameters()], norm_type=float("inf")
-    )
-    return bool(largest.isfinite())
-
-
 @torch.inference_mode()
 def evaluate(
     module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
@@ -197,7 +191,7 @@ def evaluate(
     """
     metrics = RunningMetrics()
     for batch in source.batches(n_rows):
-        metrics.add(*measure(module, head, precision, batch))
+        metrics.add(measure(module, head, precision, batch))
     _check_any_batch(metrics)
     return metrics.read()
 

@@ -111,6 +111,9 @@ class TensorSource(Source):
         return self._sliced(parts)
 
     def _sliced(self, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+        if len(parts) == 1:
+            yield Batch(self._placement.place(self._x, is_own=False), self._y, self._weight)
+            return
         for start, stop in parts:
             x = self._placement.place(self._x[start:stop], is_own=False)
             y = None if self._y is None else self._y[start:stop]
