@@ -24,6 +24,7 @@ from easyclf.history import History
 from easyclf.inputs import Given, one_validation, read_inputs, read_measured, read_training
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
+from easyclf.optimizers import resolve_optimizer
 from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
 from easyclf.randomness import draw_seed
 from easyclf.run import Earlier, Learned, run
@@ -259,7 +260,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
             valid = given and read_measured(
-                self, given, self._dtype(), train.first(1).shape[1:], encoder
+                self, given, self._dtype(), train.first(1).shape[1:], encoder, "y_val"
             )
             if valid is None and self.validation_split:
                 train, valid = self._split(train, encoder)
@@ -544,6 +545,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                     f"The {name!r} parameter of {type(self).__name__} must be a number. "
                     f"Got {getattr(self, name)!r} instead."
                 )
+        if isinstance(self.optimizer, (str, torch.optim.Optimizer)):
+            resolve_optimizer(self.optimizer)
         self._validate_params()
         for callback in self.callbacks or ():
             if not isinstance(callback, Callback):

@@ -94,14 +94,18 @@ def read_inputs(
         shape = tuple(x.shape[1:])
     else:
         refuse_columns(X)
-        x = validate_data(
-            estimator,
-            X=X,
-            reset=reset,
-            accept_sparse="csr",
-            allow_nd=True,
-            ensure_all_finite=False,
-        )
+        try:
+            x = validate_data(
+                estimator,
+                X=X,
+                reset=reset,
+                accept_sparse="csr",
+                allow_nd=True,
+                ensure_all_finite=False,
+            )
+        except ValueError as error:
+            _refuse_what_is_no_array(X, error)
+            raise
         shape = tuple(x.shape[1:])
         if issparse(x):
             check_finite_sparse(x, dtype)
@@ -114,6 +118,26 @@ def read_inputs(
             f"shape {tuple(sample_shape)}, as in `fit`."
         )
     return x
+
+
+def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
+    """Say where the text or the ragged row is that no array of numbers can be made of."""
+    if isinstance(X, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in X):
+        for number, row in enumerate(X):
+            if len(row) != len(X[0]):
+                raise ValueError(
+                    f"`X` has rows of different lengths: row 0 has {len(X[0])} value(s), row "
+                    f"{number} has {len(row)}; give all rows the same length."
+                ) from error
+    elif issparse(X):
+        return
+    values = np.asarray(X, dtype=object)
+    for index, value in np.ndenumerate(values):
+        if isinstance(value, (str, bytes)):
+            raise ValueError(
+                f"`X` holds text, {value!r} in row {index[0]}, column {index[-1]}; expected "
+                "numbers: encode it first, for example with OneHotEncoder in a Pipeline."
+            ) from error
 
 
 def read_training(
@@ -139,15 +163,16 @@ def read_measured(
     dtype: torch.dtype,
     sample_shape: Sequence[int],
     encoder: TargetEncoder,
+    name: str = "y",
 ) -> Rows:
-    """Rows to measure on, with their labels encoded as those of the training."""
+    """Rows to measure on, with their labels, called `name`, encoded as those of the training."""
     X, y, sample_weight = given.check()
     x = read_inputs(estimator, X, dtype, sample_shape)
     if is_dataset(X):
         return Rows(x)
-    labels = read_labels(y)
+    labels = read_labels(y, name)
     weight = _read_weight(sample_weight, x, labels)
-    return Rows(x, encoder.transform(labels), weight).without_zero_weights()
+    return Rows(x, encoder.transform(labels, name), weight).without_zero_weights()
 
 
 def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float64] | None:

@@ -60,7 +60,7 @@ def build_optimizer(
 
 
 def resolve_optimizer(
-    optimizer: str | Callable[..., torch.optim.Optimizer],
+    optimizer: str | Callable[..., torch.optim.Optimizer] | torch.optim.Optimizer,
 ) -> Callable[..., torch.optim.Optimizer]:
     """The class or factory that `optimizer` means."""
     if isinstance(optimizer, torch.optim.Optimizer):

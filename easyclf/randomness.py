@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+
+# The random states are the process's: whoever seeds them keeps other threads waiting.
+_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    # A thread that held the lock does not live on in a forked process.
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -28,15 +43,33 @@ def seed_after(seed: int, epochs: int) -> int:
 
 
 @contextmanager
-def isolated(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python, NumPy and torch inside the block, and put their states back after it."""
+def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator[None]:
+    """Seed Python, NumPy and torch inside the block, and put their states back after it.
+
+    While another thread is in such a block this one waits, so that both are reproducible. With
+    `waits=False` it goes on under the other's states: prediction, which hardly ever draws, need
+    not wait for a fit.
+    """
+    lock = _lock
+    if not lock.acquire(blocking=waits):
+        yield
+        return
+    try:
+        with _own_states(seed, device):
+            yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _own_states(seed: int, device: torch.device) -> Iterator[None]:
     accelerator = {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)
-    # `torch.manual_seed` would also queue a call for a CUDA that nobody uses: 1 ms each time.
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     own = accelerator.get_rng_state() if accelerator else None
     try:
         random.seed(seed)
         np.random.seed(seed)
+        # `torch.manual_seed` would also queue a call for a CUDA that nobody uses: 1 ms each time.
         torch.default_generator.manual_seed(seed)
         if accelerator:
             accelerator.manual_seed(seed)

@@ -70,13 +70,13 @@ class Learned(NamedTuple):
     def outputs(self, module: nn.Module, rows: Rows) -> torch.Tensor:
         """The raw outputs for all rows, in order."""
         source = rows.source(self.placement)
-        with isolated(self.seed, self.placement.device):
+        with isolated(self.seed, self.placement.device, waits=False):
             return predict_outputs(module.eval(), self.precision, source, self.evaluation_rows)
 
     def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
         """The exact `loss` and `accuracy`."""
         source, n_rows = self.source(rows), self.evaluation_rows
-        with isolated(self.seed, self.placement.device):
+        with isolated(self.seed, self.placement.device, waits=False):
             return evaluate(module.eval(), self.head, self.precision, source, n_rows)
 
     def on_cpu(self) -> Learned:

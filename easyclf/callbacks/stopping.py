@@ -74,15 +74,13 @@ class EarlyStopping(Callback):
     def on_train_begin(self, state: TrainingState) -> None:
         """Check that the quantity will be there, and forget an earlier run."""
         if self.monitor not in state.quantities:
-            hint = (
-                "give `validation_data` to `fit`, or `validation_split` to Estimator"
-                if self.monitor.startswith("val_")
-                else f"expected one of {list(state.quantities)}"
-            )
+            if self.monitor in ("val_loss", "val_accuracy"):
+                hint = "; give `validation_data` to `fit`, or `validation_split` to Estimator."
+            else:
+                hint = did_you_mean(self.monitor, state.quantities)
             raise ValueError(
-                f"EarlyStopping monitors {self.monitor!r}, which this run does not measure"
-                f"{did_you_mean(self.monitor, state.quantities)} It measures "
-                f"{list(state.quantities)}; {hint}."
+                f"EarlyStopping monitors {self.monitor!r}, which this run does not measure{hint} "
+                f"It measures {list(state.quantities)}."
             )
         for name, value, minimum in (
             ("patience", self.patience, 1),
