@@ -78,8 +78,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     accumulate : int, default=1
         Batches whose gradients make one step.
     random_state : int, RandomState or None, default=None
-        Seed of the initial weights, the order of the rows and dropout. The global random states
-        of Python, NumPy and torch stay as they are.
+        Seed of the initial weights (an instance brings its own), the order of the rows and
+        dropout. The global random states of Python, NumPy and torch stay as they are.
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit.
     verbose : {"auto", 0, 1, 2}, default="auto"

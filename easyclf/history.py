@@ -148,7 +148,8 @@ class History:
                 ax.plot(epochs, self[measured], label="validation", marker=marker)
             if measured in self.keys() and not np.isnan(self[measured]).all():
                 best = self.best(measured)
-                label = f"best: epoch {best['epoch']}"
+                extreme = "highest" if is_better_higher(measured) else "lowest"
+                label = f"{extreme}: epoch {best['epoch']}"
                 ax.plot(best["epoch"], best[measured], "ko", markersize=4, label=label)
             ax.set(xlabel="epoch", ylabel=quantity)
             ax.locator_params(axis="x", integer=True)

@@ -47,9 +47,11 @@ class RunningMetrics:
         self._packed: list[torch.Tensor] = []
         self._weights: list[tuple[Number, Number]] = []
         self._losses: list[float] = []
+        self.n_batches = 0
 
     def add(self, measured: Measured) -> None:
         """Note one batch."""
+        self.n_batches += 1
         loss, loss_weight, hits, weight = measured
         self._recent += (loss, hits)
         if isinstance(loss_weight, torch.Tensor):
@@ -63,11 +65,6 @@ class RunningMetrics:
         """Make one tensor of many, still on the device."""
         self._packed.append(torch.stack(self._recent))
         self._recent = []
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether no batch was noted yet."""
-        return not (self._recent or self._packed)
 
     def read(self) -> dict[str, float]:
         """The exact weighted means over all rows, `loss` and `accuracy`: here the host waits."""

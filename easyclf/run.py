@@ -157,6 +157,7 @@ def run(
         if earlier is not None:
             continue_from(optimizer, earlier.optimizer)
         batch_size, min_rows = _batch_size(parameters["batch_size"], train), _fewest_rows(module)
+        n_batches = train_source.n_batches(batch_size, min_rows)
         validated = tuple(f"val_{name}" for name in _MEASURED) if valid is not None else ()
         state = TrainingState(
             module,
@@ -166,7 +167,7 @@ def run(
             (*_MEASURED, *validated, "lr", "seconds"),
             epoch=len(history),
             epochs=len(history) + epochs,
-            n_batches=train_source.n_batches(batch_size, min_rows),
+            steps_per_epoch=math.ceil(n_batches / parameters["accumulate"]),
         )
         trainer = Trainer(
             state,

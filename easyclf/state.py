@@ -61,10 +61,12 @@ class TrainingState:
         Names of what every epoch will measure.
     epochs : int
         The number of the last epoch that is planned.
-    n_batches : int
-        Batches in an epoch.
+    steps_per_epoch : int
+        Steps in an epoch: its batches, or groups of `accumulate` batches.
     epoch : int
         The current epoch; counts from 1, and goes on in a run that is continued.
+    batch : int
+        The current step of the epoch; counts from 1.
     step : int
         Steps of the optimizer in this run.
     logs : dict of str to float
@@ -86,7 +88,7 @@ class TrainingState:
         *,
         epoch: int,
         epochs: int,
-        n_batches: int,
+        steps_per_epoch: int,
     ) -> None:
         self.module = module
         self.forward: Callable[[torch.Tensor], torch.Tensor] = module
@@ -95,8 +97,9 @@ class TrainingState:
         self.history = history
         self.quantities = quantities
         self.epochs = epochs
-        self.n_batches = n_batches
+        self.steps_per_epoch = steps_per_epoch
         self.epoch = epoch
+        self.batch = 0
         self.step = 0
         self.logs: dict[str, Any] = {}
         self.stop_reason: str | None = None

@@ -30,7 +30,8 @@ def read_labels(y: Any, name: str = "y") -> Labels:
             f"Estimator requires y to be passed, but the target {name} is None; call `fit(X, y)`."
         )
     if isinstance(y, torch.Tensor):
-        y = y.detach().cpu().numpy()
+        # One column of classes is a habit of torch's, and no mistake.
+        y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
     labels: Labels = y.toarray() if sp.issparse(y) else np.asarray(y)
     _check_none_missing(labels, name)
     if labels.dtype.kind == "S":

@@ -133,14 +133,14 @@ class Trainer:
         watched = hooks.has("on_batch_begin", "on_batch_end")
         metrics = RunningMetrics()
         batches = train.batches(self._batch_size, generator, self._min_rows)
-        for number, group in enumerate(_groups(batches, self._accumulate), start=1):
+        for state.batch, group in enumerate(_groups(batches, self._accumulate), start=1):
             if watched:
                 hooks.call("on_batch_begin", state)
             try:
                 measured = self._step(group)
             except Exception as error:
                 error.add_note(
-                    f"In epoch {state.epoch}, step {number}, on a batch of shape "
+                    f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
                     f"{tuple(group[0].x.shape)}."
                 )
                 raise
@@ -159,7 +159,7 @@ class Trainer:
 
     def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:
         state = self._state
-        batch, loss = metrics.first_not_finite() or (state.n_batches, None)
+        batch, loss = metrics.first_not_finite() or (metrics.n_batches, None)
         what = "the weights are no longer finite" if loss is None else f"the loss became {loss}"
         kept = f"epoch {state.epoch - 1}" if len(state.history) else "the start"
         raise TrainingDiverged(
@@ -170,7 +170,7 @@ class Trainer:
 
 
 def _check_any_batch(metrics: RunningMetrics) -> None:
-    if metrics.is_empty:
+    if not metrics.n_batches:
         raise ValueError(
             "The data yielded no batch; a DataLoader with `drop_last=True` needs at least as many "
             "rows as its `batch_size`."

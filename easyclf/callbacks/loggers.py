@@ -79,7 +79,7 @@ class AccuracyLogger(Callback):
 
 
 class ProgressBar(Callback):
-    """A tqdm bar over the batches of all epochs, with the latest figures: `verbose=1`.
+    """A tqdm bar over the steps of all epochs, with the latest figures: `verbose=1`.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class ProgressBar(Callback):
 
         epochs = state.epochs - state.epoch
         self._bar: Any = tqdm(
-            total=epochs * state.n_batches, unit="batch", delay=self.delay, leave=False
+            total=epochs * state.steps_per_epoch, unit="step", delay=self.delay, leave=False
         )
 
     def on_epoch_begin(self, state: TrainingState) -> None:

@@ -115,9 +115,10 @@ class EarlyStopping(Callback):
         self._waited += 1
         if self._waited >= self.patience:
             self.stopped_epoch_ = state.epoch
+            margin = f" by more than {self.min_delta:g}" if self.min_delta else ""
             state.stop(
-                f"{self.monitor} has not improved for {self.patience} epochs; "
-                f"the best was {self.best_score_} in epoch {self.best_epoch_}"
+                f"{self.monitor} has not improved{margin} for {self.patience} epochs; "
+                f"the best was {self.best_score_:.4g} in epoch {self.best_epoch_}"
             )
 
     def _keep(self, state: TrainingState) -> None:

@@ -103,9 +103,9 @@ class Rows(NamedTuple):
             return LoaderSource(self.x, to_targets, placement)
         y = weight = None
         if self.codes is not None and targets is not None:
-            y = targets(torch.from_numpy(self.codes))
+            y = targets(as_tensor(self.codes))
         if self.weight is not None:
-            weight = torch.from_numpy(self.weight).to(
+            weight = as_tensor(self.weight).to(
                 placement.dtype if placement.dtype.is_floating_point else torch.float32
             )
         if issparse(self.x):

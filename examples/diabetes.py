@@ -1,0 +1,66 @@
+"""A network of sigmoids on the diabetes table, in full batches and in minibatches.
+
+The minibatches come from a Dataset of your own, through a DataLoader with two workers.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from easyclf import AccuracyLogger, Estimator
+
+
+class DiabetesDataset(Dataset):
+    def __init__(self, path):
+        table = np.loadtxt(path, delimiter=",")
+        self.X, self.y = table[:, :-1], table[:, -1]
+
+    def __len__(self):
+        return len(self.y)
+
+    def __getitem__(self, row):
+        return self.X[row], self.y[row]
+
+
+def network(n_features):
+    return nn.Sequential(
+        nn.Linear(n_features, 6),
+        nn.Sigmoid(),
+        nn.Linear(6, 4),
+        nn.Sigmoid(),
+        nn.Linear(4, 1),
+        nn.Sigmoid(),
+    )
+
+
+def main(path):
+    try:
+        data = DiabetesDataset(path)
+    except OSError:
+        sys.exit(
+            f"Cannot read {path}: give your copy with --data PATH, or set EASYCLF_DATA to the "
+            "folder that holds pima/diabetes.csv.gz."
+        )
+    print(f"{data.y.mean():.1%} of the rows are of class 1")
+
+    clf = Estimator(network, optimizer="sgd", lr=0.1, epochs=10_000, batch_size=-1, random_state=0)
+    clf.fit(data.X, data.y, callbacks=[AccuracyLogger(every=1000)])
+    print(f"full batches: accuracy {clf.score(data):.1%}")
+
+    loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
+    clf = Estimator(network, lr=0.01, epochs=100, random_state=0)
+    for optimizer in "sgd", "adam":
+        clf.fit(loader, optimizer=optimizer, callbacks=[AccuracyLogger(every=20)])
+        print(f"minibatches, {optimizer}: accuracy {clf.score(data):.1%}")
+
+
+if __name__ == "__main__":
+    folder = os.environ.get("EASYCLF_DATA", Path(__file__).parents[2] / "shared" / "data")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default=Path(folder, "pima", "diabetes.csv.gz"))
+    main(parser.parse_args().data)
