@@ -107,7 +107,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         Where the module is.
     n_features_in_ : int
         Number of features seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns of the frame seen in `fit`.
 
     Raises
@@ -257,15 +257,16 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         with self._restored_on_error(), self._overridden(overrides):
             self._check_parameters()
             continues = bool(self.warm_start) and hasattr(self, "_learned")
+            seed = self._learned.seed if continues else draw_seed(self.random_state)
             train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
             valid = given and read_measured(
                 self, given, self._dtype(), train.first(1).shape[1:], encoder, "y_val"
             )
             if valid is None and self.validation_split:
-                train, valid = self._split(train, encoder)
+                train, valid = self._split(train, encoder, seed)
             interruption = self._run(
-                train, valid, encoder, self._callbacks(), self.epochs, continues=continues
+                train, valid, encoder, self._callbacks(), self.epochs, seed, continues
             )
         if interruption is not None:
             raise interruption
@@ -320,8 +321,9 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                     )
             elif classes is None and not (y is not None and read_labels(y).ndim == 2):
                 raise ValueError("`classes` must be passed on the first call to partial_fit.")
+            seed = self._learned.seed if continues else draw_seed(self.random_state)
             train, encoder = self._read(Given(X, y, sample_weight), classes, continues)
-            interruption = self._run(train, None, encoder, [], 1, continues=continues)
+            interruption = self._run(train, None, encoder, [], 1, seed, continues)
         if interruption is not None:
             raise interruption
         return self
@@ -574,14 +576,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             shape, encoder = self._learned.sample_shape, self._learned.encoder
         return read_training(self, given, self._dtype(), shape, encoder, classes)
 
-    def _split(self, rows: Rows, encoder: TargetEncoder) -> tuple[Rows, Rows]:
+    def _split(self, rows: Rows, encoder: TargetEncoder, seed: int) -> tuple[Rows, Rows]:
         if isinstance(rows.x, torch.utils.data.DataLoader):
             raise ValueError(
                 f"`validation_split` is {self.validation_split!r}, but X is a DataLoader, which "
                 "cannot be split; give `validation_data`, or the Dataset itself."
             )
         assert rows.codes is not None
-        seed = draw_seed(self.random_state)
         train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
         return rows.take(train), rows.take(valid)
 
@@ -592,14 +593,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         encoder: TargetEncoder,
         callbacks: Sequence[Callback],
         epochs: int,
-        *,
+        seed: int,
         continues: bool,
     ) -> BaseException | None:
         """Train, make what was learned the estimator's own, and return what cut it short."""
         earlier = None
         if continues:
             earlier = Earlier(self._learned, self.module_, self.optimizer_, self.history_)
-        seed = self._learned.seed if continues else draw_seed(self.random_state)
         state, learned, interruption = run(
             self.get_params(deep=False),
             train,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,6 +79,11 @@ def read_inputs(
     `sample_shape` is the shape of a row in training; None notes the features in the estimator.
     """
     reset = sample_shape is None
+    if isinstance(X, Mapping) or (isinstance(X, tuple) and any(hasattr(x, "shape") for x in X)):
+        raise TypeError(
+            f"`X` is a {type(X).__name__} of several inputs; expected one array, frame, tensor or "
+            "Dataset: join the inputs along their columns, and let the module part them."
+        )
     if is_dataset(X):
         x: Any = X
         shape = tuple(first_rows(X, 1)[0].shape[1:])

@@ -235,9 +235,8 @@ def probe(module: nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> Probe:
     layers take their sizes here.
     """
     candidates = [dtype]
-    if not rows.is_floating_point() and any(
-        isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules()
-    ):
+    embeds = any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
+    if embeds and not rows.is_floating_point():
         candidates.insert(0, torch.int64)
     while True:
         candidate = candidates.pop(0)
@@ -248,6 +247,8 @@ def probe(module: nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> Probe:
                 error.add_note(
                     f"easyclf called {type(module).__name__}.forward with a batch of shape "
                     f"{tuple(rows.shape)} and dtype {candidate}."
+                    + " It has an nn.Embedding, which needs tokens of an integer dtype."
+                    * embeds
                 )
                 raise
 

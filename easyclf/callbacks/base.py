@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 
 from easyclf.state import TrainingState
@@ -29,6 +30,15 @@ class Callback:
     ...         if state.logs["accuracy"] >= self.accuracy:
     ...             state.stop(f"the training accuracy has reached {self.accuracy}")
     """
+
+    def __repr__(self) -> str:
+        own = vars(self)
+        shown = [
+            f"{name}={own[name]!r}"
+            for name, parameter in inspect.signature(type(self)).parameters.items()
+            if name in own and own[name] != parameter.default
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def on_train_begin(self, state: TrainingState) -> None:
         """Before the first epoch.

@@ -1,0 +1,119 @@
+"""Every Python block of the documentation runs, and prints what the page says."""
+
+import io
+import re
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import pytest
+import sklearn
+
+import easyclf
+import easyclf.callbacks
+from easyclf.state import TrainingState
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = [README, DOCS / "index.md", DOCS / "tour.md", *sorted(DOCS.glob("guide/*.md"))]
+# A `python` block, and the `text` block right below it, which is what it prints.
+BLOCK = re.compile(
+    r"^```python\n(?P<code>.*?)^```$(\s*^```text\n(?P<printed>.*?)^```$)?",
+    re.MULTILINE | re.DOTALL,
+)
+NUMBER = re.compile(r"-?(\d+\.?\d*(e[+-]?\d+)?%?|\b(nan|inf)\b)")
+
+
+def read(page):
+    return page.read_text(encoding="utf-8")
+
+
+def words(printed):
+    """What was printed without its numbers, which differ a little between machines.
+
+    Nor does it matter how many lines differ in their numbers only: epochs before an early stop.
+    """
+    lines = [" ".join(line.split()) for line in NUMBER.sub("#", printed).splitlines()]
+    return " ".join(dict.fromkeys(lines)).split()
+
+
+CODE_PAGES = [page for page in PAGES if BLOCK.search(read(page))]
+
+
+@pytest.fixture
+def _scratch(tmp_path, monkeypatch):
+    """A temporary working directory, figures that nobody sees, and scikit-learn's settings kept."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    mpl.use("Agg")
+    with sklearn.config_context():
+        yield
+    plt.close("all")
+
+
+@pytest.mark.parametrize("page", CODE_PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.usefixtures("_scratch")
+def test_page_runs_as_it_stands(page):
+    """The blocks of a page run in order in one namespace, and print what is below them."""
+    namespace = {"__name__": "page"}
+    text = read(page)
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start("code"))
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            # The blank lines make the line numbers of a traceback those of the page.
+            exec(compile("\n" * line + block["code"], str(page), "exec"), namespace)
+        if block["printed"] is not None:
+            assert printed.getvalue(), f"nothing is printed at line {line} of {page}"
+            assert words(printed.getvalue()) == words(block["printed"]), f"line {line} of {page}"
+
+
+def test_pages_with_code_are_found():
+    """The README, the first page, the tour and most of the guide have code to run."""
+    assert {README, DOCS / "index.md", DOCS / "tour.md"} <= set(CODE_PAGES)
+    assert len(CODE_PAGES) >= 12
+
+
+def test_set_up_is_two_commands():
+    """The README's bash blocks are the two commands that do all the set-up."""
+    commands = re.findall(r"^```bash\n(.*?)^```$", read(README), re.MULTILINE | re.DOTALL)
+
+    assert commands == [
+        'pip install -e ".[plot]" && python examples/quickstart.py\n',
+        'pip install -e ".[test]" && python -m pytest -n 2\n',
+    ]
+
+
+@pytest.mark.parametrize("package", [easyclf, easyclf.callbacks])
+def test_reference_has_every_public_name(package):
+    """What a package exports has its entry in the reference, at one of its addresses."""
+    entries = re.findall(r"^ +[\w.]*\.(\w+)$", read(DOCS / "api.md"), re.MULTILINE)
+
+    assert set(package.__all__) <= set(entries)
+
+
+def test_guide_lists_all_of_its_pages():
+    """A page of the guide is in the table and in the contents of the guide's first page."""
+    front = read(DOCS / "guide" / "index.md")
+    pages = {page.stem for page in DOCS.glob("guide/*.md")} - {"index"}
+
+    assert {page for page in pages if f"({page}.md)" in front and f"\n{page}\n" in front} == pages
+
+
+def test_guide_lists_the_fields_of_the_state():
+    """The page on callbacks has every field of the state that hooks are given."""
+    fields = re.findall(r"^ *(\w+) : ", TrainingState.__doc__, re.MULTILINE)
+
+    assert set(fields) <= set(re.findall(r"`(\w+)`", read(DOCS / "guide" / "callbacks.md")))
+
+
+def test_architecture_names_every_file():
+    """The table of the floors has every file of the package, and every folder."""
+    package = Path(easyclf.__file__).parent
+    nouns = {path.name for path in package.glob("*.py")} | {"callbacks/", "data/"}
+
+    assert {f"`{noun}" for noun in nouns - {"__init__.py"}} <= set(
+        re.findall(r"`[\w./]+?(?:\.py|/)", read(DOCS / "architecture.md"))
+    )
