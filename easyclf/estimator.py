@@ -450,7 +450,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         check_is_fitted(self)
         if is_dataset(X):
             return self.evaluate(X, y, sample_weight)["accuracy"]
-        return float(super().score(X, read_labels(y), sample_weight))
+        labels = read_labels(y)
+        if labels.dtype.kind == "S":  # which scikit-learn's metrics refuse
+            hits = self.predict(X) == labels
+            weights = None if sample_weight is None else np.asarray(sample_weight)
+            return float(np.average(hits, weights=weights))
+        return float(super().score(X, labels, sample_weight))
 
     def evaluate(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None

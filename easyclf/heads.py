@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from easyclf.losses import SMALLEST_LOG, CustomLoss, LossLike, RowLoss, build_loss, row_loss
@@ -24,16 +23,21 @@ _KINDS = {
 _SEE_THROUGH = {
     "Alias",
     "Clamp",
+    "ClampMax",
+    "ClampMin",
     "Clone",
+    "Expand",
     "Permute",
     "Reshape",
     "ReshapeAlias",
     "Select",
     "Slice",
+    "Split",
     "Squeeze",
     "T",
     "ToCopy",
     "Transpose",
+    "Unbind",
     "UnsafeView",
     "Unsqueeze",
     "View",
@@ -63,8 +67,10 @@ def output_kind(output: torch.Tensor) -> str:
     while node is not None:
         operation = node.name().partition("Backward")[0]
         kind = _KINDS.get(f"{operation}Backward")
+        if kind is not None and takes_log:
+            return "log_softmax" if kind == "softmax" else "logits"
         if kind is not None:
-            return "log_softmax" if takes_log and kind == "softmax" else kind
+            return kind
         if operation == "Log" and not takes_log:
             takes_log = True
         elif operation not in _SEE_THROUGH:
@@ -101,6 +107,12 @@ def _read_output(output: Any, n_rows: int, what: str) -> torch.Tensor:
     return columns
 
 
+def _shares(columns: torch.Tensor) -> torch.Tensor:
+    """Columns that sum to 1 in each row: equal ones where all are 0."""
+    columns = columns + 1e-30
+    return columns / columns.sum(1, keepdim=True)
+
+
 class Head(ABC):
     """What the outputs of a module mean: the base of one head for each row of the loss table.
 
@@ -108,6 +120,8 @@ class Head(ABC):
     ----------
     kind : str
         "logits", "sigmoid", "softmax" or "log_softmax".
+    n_columns : int
+        Columns of the outputs.
     n_outputs : int
         Columns that are used: classes, labels, or 1.
     criterion : callable
@@ -119,11 +133,13 @@ class Head(ABC):
     def __init__(
         self,
         kind: str,
+        n_columns: int,
         n_outputs: int,
         criterion: RowLoss,
         class_weight: torch.Tensor | None,
     ) -> None:
         self.kind = kind
+        self.n_columns = n_columns
         self.n_outputs = n_outputs
         self.criterion = criterion
         self.class_weight = class_weight
@@ -132,19 +148,20 @@ class Head(ABC):
         """Move the tensors that the head holds to the device of the module."""
         if self.class_weight is not None:
             self.class_weight = self.class_weight.to(device, dtype)
-        self.criterion.to(device)
+        self.criterion.to(device, dtype)
         return self
 
     def columns(self, outputs: torch.Tensor) -> torch.Tensor:
         """The raw outputs as (rows, n_outputs)."""
         if outputs.ndim != 2:
-            outputs = outputs.reshape(len(outputs), -1)
+            # Also one row whose own dimension the module squeezed away.
+            outputs = outputs.reshape(-1, self.n_columns)
         return outputs if outputs.shape[1] == self.n_outputs else self._first_columns(outputs)
 
     def _first_columns(self, outputs: torch.Tensor) -> torch.Tensor:
         used = outputs[:, : self.n_outputs]
         if self.kind == "softmax":
-            return used / used.sum(1, keepdim=True)
+            return _shares(used)
         return used.log_softmax(1) if self.kind == "log_softmax" else used
 
     def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -196,11 +213,11 @@ class MulticlassHead(Head):
     def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
         columns = self.columns(outputs)
         if self.kind == "sigmoid":
-            return F.normalize(columns, p=1, dim=1)
+            return _shares(columns)
         if self.kind == "softmax":
             return columns
         if self.kind == "logits" and self.criterion.is_one_vs_rest:
-            return F.normalize(columns.sigmoid(), p=1, dim=1)
+            return _shares(columns.sigmoid())
         return columns.exp() if self.kind == "log_softmax" else columns.softmax(1)
 
     def decisions(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -331,7 +348,7 @@ def build_head(
     criterion, class_weight = row_loss(
         built, n_used, head_class is MulticlassHead, takes_log, class_weight
     )
-    head = head_class(kind, n_used, criterion, class_weight)
+    head = head_class(kind, n_columns, n_used, criterion, class_weight)
     if isinstance(criterion, CustomLoss):
         shape = (n_rows, n_classes) if is_multilabel else (n_rows,)
         codes = torch.zeros(shape, dtype=torch.int64, device=output.device)

@@ -115,7 +115,7 @@ class History:
             With the epoch as its index.
         """
         pd = import_optional("pandas", needed_by="History.to_frame")
-        return pd.DataFrame(self._rows).set_index("epoch")
+        return pd.DataFrame(self._rows, columns=self.keys() or ["epoch"]).set_index("epoch")
 
     def plot(self, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
         """Draw the curves of loss and accuracy over the epochs.

@@ -41,10 +41,10 @@ class RowLoss:
     def __init__(self, loss: Callable[..., torch.Tensor]) -> None:
         self.loss = loss
 
-    def to(self, device: torch.device) -> None:
-        """Move what the loss holds to the device of the module."""
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Move what the loss holds to the device and the dtype of the module."""
         if isinstance(self.loss, nn.Module):
-            self.loss.to(device)
+            self.loss.to(device, dtype)
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Losses, shape (rows,), of outputs, shape (rows, columns)."""
@@ -72,9 +72,9 @@ class SmoothedCrossEntropy(RowLoss):
         super().__init__(loss)
         self._weight = weight
 
-    def to(self, device: torch.device) -> None:
-        super().to(device)
-        self._weight = self._weight.to(device)
+    def to(self, device: torch.device, dtype: torch.dtype) -> None:
+        super().to(device, dtype)
+        self._weight = self._weight.to(device, dtype)
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.loss(outputs, targets) / self._weight[targets]
@@ -180,7 +180,7 @@ def row_loss(
         return BernoulliLoss(loss, n_used if is_one_of_many else None), class_weight
     if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
         return CustomLoss(loss, name_of(loss)), class_weight
-    own = torch.ones(n_used, dtype=torch.float64)
+    own = torch.ones(n_used, dtype=torch.float64, device="cpu")
     weight = loss.weight
     if weight is not None:
         if weight.shape != (n_used,):
@@ -190,7 +190,8 @@ def row_loss(
             )
         own = weight.detach().cpu().double()
     if 0 <= loss.ignore_index < n_used:
-        own = own.index_fill(0, torch.tensor(loss.ignore_index), 0.0)
+        own = own.clone()
+        own[loss.ignore_index] = 0.0
     is_plain = bool((own == 1).all())
     combined = class_weight if is_plain else own * (1.0 if class_weight is None else class_weight)
     if weight is not None and isinstance(loss, nn.CrossEntropyLoss) and loss.label_smoothing:

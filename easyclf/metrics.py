@@ -77,7 +77,9 @@ class RunningMetrics:
         else:
             self._losses, hits = numbers[0::4], numbers[1::4]
             loss_weights, weights = numbers[2::4], numbers[3::4]
-        loss = sum(map(operator.mul, self._losses, loss_weights)) / sum(loss_weights)
+        # All rows may be of classes without weight.
+        total = sum(loss_weights) or math.nan
+        loss = sum(map(operator.mul, self._losses, loss_weights)) / total
         return {"loss": loss, "accuracy": sum(hits) / sum(weights)}
 
     def first_not_finite(self) -> tuple[int, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
@@ -114,7 +115,7 @@ class MLP(nn.Module):
             Rows of shape (batch, ...) with their weights of shape (batch,).
         """
         weight_sum = 0.0
-        origin = total = squares = torch.zeros(())
+        origin = total = squares = torch.zeros((), device="cpu")
         for x, weight in batches:
             rows = x.detach().flatten(1).cpu().double()
             w = torch.ones(len(rows), device="cpu") if weight is None else weight.cpu()
@@ -127,8 +128,9 @@ class MLP(nn.Module):
             squares = squares + w.double() @ rows.square()
         mean = total / weight_sum
         variance = squares / weight_sum - mean.square()
-        tiny = 1e-12 * (squares / weight_sum + origin.square())
-        scale = torch.where(variance > tiny, variance, torch.ones(())).sqrt()
+        # What the dtype cannot tell from a constant column.
+        tiny = torch.finfo(self.shift.dtype).eps ** 2 * (squares / weight_sum + origin.square())
+        scale = variance.where(variance > tiny, 1.0).sqrt()
         self.inverse_scale.copy_(1 / scale)
         self.shift.copy_(-(origin + mean) / scale)
         self.is_adapted = True
@@ -176,9 +178,10 @@ def build_module(
             factory = MLP if module is None else module
         named, _ = keyword_names(factory)
         sizes = _sizes(sample_shape, n_outputs)
-        # A size that has a default of its own is the author's choice only where it is not a size
-        # of the data: every name in these lists is.
-        arguments = {name: sizes[name] for name in named if name in sizes} | dict(keywords)
+        # A default in the signature gives way to the data; what a partial fixes is the user's.
+        own = factory.keywords if isinstance(factory, functools.partial) else {}
+        arguments = {name: sizes[name] for name in named if name in sizes and name not in own}
+        arguments |= keywords
         check_keywords(factory, keywords, "module", supplied=sizes)
         built = factory(**arguments)
     if not isinstance(built, nn.Module):
@@ -213,7 +216,11 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
         )
 
     def torchvision_model(**keywords: Any) -> nn.Module:
-        built: nn.Module = models.get_model(name, **keywords)
+        try:
+            built: nn.Module = models.get_model(name, **keywords)
+        except TypeError as error:
+            shown = ", ".join(f"`module__{keyword}`" for keyword in keywords)
+            raise TypeError(f"`module` {name!r} does not take one of {shown}: {error}") from error
         return built
 
     return torchvision_model
@@ -238,6 +245,7 @@ def probe(module: nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> Probe:
     embeds = any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
     if embeds and not rows.is_floating_point():
         candidates.insert(0, torch.int64)
+    first: Exception | None = None
     while True:
         candidate = candidates.pop(0)
         try:
@@ -248,9 +256,10 @@ def probe(module: nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> Probe:
                     f"easyclf called {type(module).__name__}.forward with a batch of shape "
                     f"{tuple(rows.shape)} and dtype {candidate}."
                     + " It has an nn.Embedding, which needs tokens of an integer dtype."
-                    * embeds
+                    * (embeds and first is None)
                 )
-                raise
+                raise error from first
+            first = error
 
 
 def _probe(module: nn.Module, x: torch.Tensor) -> Probe:
@@ -259,12 +268,18 @@ def _probe(module: nn.Module, x: torch.Tensor) -> Probe:
         with torch.no_grad():
             module(x.clone())
     version, dtype = x._version, x.dtype
-    buffers = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    # A module may write into its buffers, or put others in their place.
+    buffers = [
+        (layer, name, buffer, buffer.clone())
+        for layer in module.modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
     try:
         output = module.train()(x)
         evaluated = module.eval()(x)
     finally:
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for layer, name, buffer, before in buffers:
+                layer._buffers[name] = buffer.copy_(before)
     return Probe(output, evaluated, dtype, x._version != version)

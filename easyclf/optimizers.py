@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,11 +44,13 @@ def build_optimizer(
     named, _ = keyword_names(factory)
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
-    if inspect.isclass(factory) or "lr" in named:
+    own = factory.keywords if isinstance(factory, functools.partial) else {}
+    if inspect.isclass(factory) or ("lr" in named and "lr" not in own):
         arguments.setdefault("lr", lr)
     is_decided = {"fused", "foreach", "differentiable", "capturable"} & set(keywords)
     if inspect.isclass(factory) and "fused" in named and not is_decided:
-        arguments["fused"] = all(
+        has_sparse = any(getattr(layer, "sparse", False) for layer in module.modules())
+        arguments["fused"] = not has_sparse and all(
             parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
             for parameter in parameters
         )
@@ -82,5 +86,6 @@ def resolve_optimizer(
 def continue_from(new: torch.optim.Optimizer, old: torch.optim.Optimizer) -> None:
     """Take over what `old` learned of the same weights; the settings stay those of `new`."""
     if type(new) is type(old):
-        groups = new.state_dict()["param_groups"]
-        new.load_state_dict({"state": old.state_dict()["state"], "param_groups": groups})
+        # A copy: the old one still counts if the run that goes on fails.
+        state, groups = copy.deepcopy(old.state_dict()["state"]), new.state_dict()["param_groups"]
+        new.load_state_dict({"state": state, "param_groups": groups})

@@ -71,7 +71,9 @@ class Learned(NamedTuple):
         """The raw outputs for all rows, in order."""
         source = rows.source(self.placement)
         with isolated(self.seed, self.placement.device, waits=False):
-            return predict_outputs(module.eval(), self.precision, source, self.evaluation_rows)
+            return predict_outputs(
+                module.eval(), self.head, self.precision, source, self.evaluation_rows
+            )
 
     def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
         """The exact `loss` and `accuracy`."""
@@ -210,7 +212,9 @@ def _read_module(
 ) -> tuple[Head, Placement]:
     """Find out what the outputs of the module mean, and how it wants its inputs."""
     assert train.codes is not None
-    rows = train.first(_PROBED_ROWS).to(device)
+    # Not as many rows as columns, lest one be taken for the other.
+    n_rows = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
+    rows = train.first(n_rows).to(device)
     seen = probe(module, rows, precision.dtype)
     head = build_head(
         (seen.output, seen.evaluated),

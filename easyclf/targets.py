@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,19 @@ def read_labels(y: Any, name: str = "y") -> Labels:
         # One column of classes is a habit of torch's, and no mistake.
         y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
     labels: Labels = y.toarray() if sp.issparse(y) else np.asarray(y)
+    if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
+        # NumPy makes a string of a 1 or a NaN beside strings.
+        _check_objects(np.asarray(y, dtype=object), name)
     _check_none_missing(labels, name)
-    if labels.dtype.kind == "S":
-        kind = "multiclass"
-    else:
-        kind = type_of_target(labels, input_name=name, raise_unknown=labels.dtype != object)
-    if kind == "unknown" or (labels.dtype == object and kind != "multilabel-indicator"):
-        _check_one_type(labels, name)
-    if kind == "multilabel-indicator":
+    if labels.dtype == object:
+        _check_objects(labels, name)
+        if not isinstance(labels.flat[0], str):
+            # The type that all of them have.
+            labels = np.asarray(labels.tolist())
+    kind = "multiclass" if labels.dtype.kind == "S" else type_of_target(labels, input_name=name)
+    if kind == "multilabel-indicator" and np.isin(labels, (0, 1)).all():
         return labels.astype(np.int64)
-    if kind == "multiclass-multioutput":
+    if kind in ("multilabel-indicator", "multiclass-multioutput"):
         raise ValueError(
             f"`{name}` has shape {labels.shape} with other values than 0 and 1; expected one "
             "column of classes, or one 0/1 column for each label (multilabel)."
@@ -74,11 +78,13 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         )
 
 
-def _check_one_type(labels: Labels, name: str) -> None:
-    """Refuse labels such as [1, "1"], which have no order."""
-    first: dict[bool, Any] = {}
+def _check_objects(labels: Labels, name: str) -> None:
+    """Refuse missing labels, and such as [1, "1"], which have no order."""
+    _check_none_missing(labels, name)
+    first: dict[type, Any] = {}
     for value in labels.flat:
-        first.setdefault(isinstance(value, (str, bytes)), value)
+        kind = str if isinstance(value, str) else bytes if isinstance(value, bytes) else object
+        first.setdefault(kind, value)
     if len(first) > 1:
         shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in first.values())
         raise ValueError(f"`{name}` has labels of mixed types: {shown}; give all of them one type.")
@@ -170,7 +176,7 @@ def class_weights(
         return torch.from_numpy(weights)
     known = classes.tolist()
     unknown = [key for key in class_weight if key not in known]
-    wrong = {k: w for k, w in class_weight.items() if not (np.isfinite(w) and w >= 0)}
+    wrong = {k: w for k, w in class_weight.items() if not (isinstance(w, Real) and 0 <= w < np.inf)}
     if unknown or wrong:
         raise ValueError(
             f"`class_weight` has {'unknown classes' if unknown else 'negative or infinite weights'}"

@@ -198,7 +198,9 @@ def evaluate(
 
 @torch.inference_mode()
 def predict_outputs(
-    module: nn.Module, precision: Precision, source: Source, n_rows: int
+    module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
 ) -> torch.Tensor:
-    """The raw outputs of all rows of a source, in order, on the host."""
-    return torch.cat([precision.run(module, b.x).cpu() for b in source.batches(n_rows)])
+    """The outputs that are used, of all rows of a source, in order, on the host."""
+    return torch.cat(
+        [head.columns(precision.run(module, b.x)).cpu() for b in source.batches(n_rows)]
+    )

@@ -12,10 +12,11 @@ from typing import Any
 _EXTRAS = {"matplotlib": "plot", "pandas": "frames", "polars": "frames"}
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
     """A clause that suggests the nearest known names, or an empty string."""
     matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(f'`{match}`' for match in matches)}?" if matches else "."
+    shown = " or ".join(f"`{prefix}{match}`" for match in matches)
+    return f"; did you mean {shown}?" if matches else "."
 
 
 def name_of(target: object) -> str:
@@ -48,7 +49,7 @@ def check_keywords(
     named, takes_any = keyword_names(target)
     for keyword in keywords:
         if keyword not in named and not takes_any:
-            nearest = did_you_mean(f"{prefix}__{keyword}", [f"{prefix}__{name}" for name in named])
+            nearest = did_you_mean(keyword, named, prefix=f"{prefix}__")
             raise TypeError(
                 f"`{prefix}__{keyword}` is not a parameter of {name_of(target)}{nearest} "
                 f"It takes: {', '.join(named) or 'nothing'}."

@@ -1,0 +1,49 @@
+"""What several test files share: small data, a small network, and a look at the random states."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+# The networks here are so small that a second thread only costs.
+torch.set_num_threads(1)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """Modules that a test makes by hand begin with the same weights in every run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def blobs():
+    """Thirty float32 rows of four columns, in three classes that lines can part."""
+    y = np.tile([0, 1, 2], 10)
+    noise = np.random.default_rng(0).normal(scale=0.5, size=(30, 4))
+    return (noise + 3 * np.eye(3, 4)[y]).astype(np.float32), y
+
+
+@pytest.fixture
+def network():
+    """An untrained network for `blobs`: the same weights in every test."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+
+
+@pytest.fixture
+def random_states():
+    """A function that reads the global random states of Python, NumPy and torch."""
+
+    def read():
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        return python, numpy[1].tolist(), numpy[2], torch.get_rng_state().tolist()
+
+    return read

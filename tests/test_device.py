@@ -1,0 +1,200 @@
+"""Device: the fastest that there is, or the one that was asked for."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from easyclf import MLP, Estimator
+from easyclf.device import free_memory, resolve_device, usable_devices
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A function that makes this machine look like another one."""
+
+    def pretend(cuda=0, mps=False, xpu=0):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        monkeypatch.setattr(torch.xpu, "device_count", lambda: xpu)
+        monkeypatch.setattr(torch.xpu, "is_available", lambda: xpu > 0)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("has", "usable"),
+    [
+        ({}, ["cpu"]),
+        ({"cuda": 2}, ["cuda:0", "cuda:1", "cpu"]),
+        ({"mps": True}, ["mps", "cpu"]),
+        ({"xpu": 1}, ["xpu:0", "cpu"]),
+        ({"cuda": 1, "xpu": 2}, ["cuda:0", "xpu:0", "xpu:1", "cpu"]),
+    ],
+)
+def test_usable_devices_are_named_the_fastest_first(has, usable, machine):
+    machine(**has)
+
+    assert usable_devices() == usable
+
+
+@pytest.mark.parametrize(
+    ("has", "type_"),
+    [
+        ({}, "cpu"),
+        ({"cuda": 2}, "cuda"),
+        ({"mps": True}, "mps"),
+        ({"xpu": 1}, "xpu"),
+        ({"cuda": 1, "mps": True, "xpu": 1}, "cuda"),
+    ],
+)
+def test_auto_is_the_fastest_device(has, type_, machine):
+    machine(**has)
+
+    assert resolve_device("auto").type == type_
+
+
+@pytest.mark.parametrize("given", ["cpu", torch.device("cpu"), "cpu:0"])
+def test_cpu_can_be_asked_for_where_there_is_something_faster(given, machine):
+    machine(cuda=1)
+
+    assert resolve_device(given).type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("cuda", "cuda"), ("cuda:1", "cuda:1"), (torch.device("cuda", 1), "cuda:1")],
+)
+def test_device_that_is_there_is_taken(given, expected, machine):
+    machine(cuda=2)
+
+    assert resolve_device(given) == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "has", "message"),
+    [
+        ("gpu", {}, r"'gpu' is not a device.*'auto'.*\['cpu'\]"),
+        ("cdua", {"cuda": 1}, r"'cdua' is not a device.*\['cuda:0', 'cpu'\]"),
+        ("", {}, "'' is not a device"),
+        ("cuda", {}, r"'cuda' is not on this machine.*\['cpu'\]"),
+        ("cuda:0", {}, "'cuda:0' is not on this machine"),
+        ("cuda:9", {"cuda": 2}, r"'cuda:9' is not on this machine.*\['cuda:0', 'cuda:1', 'cpu'\]"),
+        ("mps", {}, "'mps' is not on this machine"),
+        ("xpu:1", {"xpu": 1}, "'xpu:1' is not on this machine"),
+        ("cpu:3", {}, "'cpu:3' is not on this machine"),
+        ("meta", {}, "'meta' is not on this machine"),
+    ],
+)
+def test_device_that_is_not_there_is_refused_with_those_that_are(given, has, message, machine):
+    machine(**has)
+
+    with pytest.raises(ValueError, match=f"`device` {message}"):
+        resolve_device(given)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps:7"])
+def test_fit_refuses_a_device_before_it_begins(device):
+    clf = Estimator(device=device)
+
+    with pytest.raises(ValueError, match=f"`device` '{device}'"):
+        clf.fit(np.eye(3), [0, 1, 2])
+    assert not hasattr(clf, "module_")
+
+
+@pytest.mark.parametrize("device", [None, 0, 1.5, ["cpu"]])
+def test_what_is_no_device_is_refused_in_the_words_of_scikit_learn(device):
+    with pytest.raises(ValueError, match=r"The 'device' parameter of Estimator must be.*Got"):
+        Estimator(device=device).fit(np.eye(3), [0, 1, 2])
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_fit_says_where_it_was(device):
+    clf = Estimator(nn.Linear, device=device, epochs=1).fit(np.eye(3), [0, 1, 2])
+
+    assert clf.device_ == torch.device("cpu")
+    assert {parameter.device.type for parameter in clf.module_.parameters()} == {"cpu"}
+
+
+def test_host_has_no_memory_of_its_own():
+    assert free_memory(torch.device("cpu")) is None
+
+
+@pytest.fixture
+def default_device():
+    """Another one than the CPU, on any machine: a tensor that nobody places fails there."""
+    torch.set_default_device("meta")
+    yield "meta"
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("template", [nn.Linear(3, 3), MLP(3, 3)], ids=["Linear", "MLP"])
+@pytest.mark.parametrize(
+    ("parameters", "weight"),
+    [
+        ({}, None),
+        ({"class_weight": {0: 2.0}}, [1.0, 2.0, 3.0] * 2),
+        ({"loss": nn.CrossEntropyLoss(weight=torch.ones(3), ignore_index=0)}, None),
+        ({"loss": lambda outputs, targets: -outputs.log_softmax(1)[:, 0]}, None),
+        ({"validation_split": 0.5}, None),
+    ],
+    ids=["plain", "weights", "loss", "own loss", "validation"],
+)
+def test_default_device_of_the_user_changes_nothing_and_stays(
+    template, parameters, weight, default_device
+):
+    X, y = np.tile(np.eye(3), (2, 1)), [0, 1, 2] * 2
+    clf = Estimator(template, device="cpu", epochs=2, **parameters)
+
+    clf.fit(X, y, weight)
+    clf.partial_fit(X, y)
+
+    assert clf.predict_proba(X).shape == (6, 3)
+    assert clf.evaluate(X, y)["accuracy"] == clf.score(X, y)
+    assert torch.get_default_device().type == default_device
+
+
+# On a GPU
+
+
+@pytest.mark.gpu
+def test_auto_takes_the_gpu():
+    clf = Estimator(nn.Linear, epochs=1).fit(np.eye(3), [0, 1, 2])
+
+    assert clf.device_.type == "cuda"
+    assert {parameter.device.type for parameter in clf.module_.parameters()} == {"cuda"}
+    assert isinstance(clf.predict_proba(np.eye(3)), np.ndarray)
+
+
+@pytest.mark.gpu
+def test_gpu_says_how_much_memory_is_free():
+    free = free_memory(torch.device("cuda"))
+
+    assert 0 < free <= torch.cuda.get_device_properties(0).total_memory
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"class_weight": "balanced"},
+        {"loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]))},
+        {
+            "loss": nn.CrossEntropyLoss(
+                weight=torch.tensor([1.0, 2.0, 3.0]), label_smoothing=0.1, ignore_index=-1
+            )
+        },
+    ],
+)
+def test_gpu_learns_what_the_cpu_learns(parameters):
+    X = np.tile(np.eye(3), (4, 1))
+    module = nn.Linear(3, 3)
+
+    gpu, cpu = (
+        Estimator(module, device=device, epochs=5, **parameters).fit(X, [0, 1, 2] * 4)
+        for device in ("cuda", "cpu")
+    )
+
+    np.testing.assert_allclose(gpu.predict_proba(X), cpu.predict_proba(X), atol=1e-5)

@@ -1,0 +1,166 @@
+"""Validation: what the user typed, and one voice for the errors."""
+
+import functools
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from easyclf.validation import (
+    check_keywords,
+    did_you_mean,
+    import_optional,
+    keyword_names,
+    name_of,
+)
+
+
+def make(width, depth=2, *, dropout=0.0):
+    """A factory with one argument that must be given."""
+
+
+class Net:
+    def __init__(self, width, depth=2):
+        pass
+
+
+# Nearest names
+
+
+@pytest.mark.parametrize(
+    ("typed", "known", "clause"),
+    [
+        ("epcohs", ["lr", "epochs"], "; did you mean `epochs`?"),
+        ("batchsize", ["batch_size", "epochs"], "; did you mean `batch_size`?"),
+        ("adamm", {"adam": 1, "sgd": 2, "adamw": 3}, "; did you mean `adam` or `adamw`?"),
+        ("quantum", ["adam", "sgd"], "."),
+        ("lr", [], "."),
+    ],
+)
+def test_nearest_known_names_are_suggested(typed, known, clause):
+    assert did_you_mean(typed, known) == clause
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        (Net, "Net"),
+        (make, "make"),
+        (Net(1), "Net"),
+        (nn.Linear(1, 1), "Linear"),
+        (torch.optim.SGD, "SGD"),
+        (functools.partial(make, 3), "partial"),
+    ],
+)
+def test_target_is_named_as_a_person_would(target, name):
+    assert name_of(target) == name
+
+
+# Keywords
+
+
+def positional(a, /, b, *rest, c=1, **others):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("target", "names", "takes_any"),
+    [
+        (make, ["width", "depth", "dropout"], False),
+        (Net, ["width", "depth"], False),
+        (functools.partial(make, 3), ["depth", "dropout"], False),
+        (functools.partial(make, depth=3), ["width", "depth", "dropout"], False),
+        (positional, ["b", "c"], True),
+        (lambda: None, [], False),
+    ],
+)
+def test_keywords_are_those_that_can_be_given_by_name(target, names, takes_any):
+    found, any_other = keyword_names(target)
+
+    assert list(found) == names
+    assert any_other is takes_any
+
+
+@pytest.mark.parametrize(
+    ("target", "keywords", "supplied"),
+    [
+        pytest.param(make, {"width": 1}, (), id="only what must be given"),
+        pytest.param(make, {"width": 1, "depth": 2, "dropout": 0.5}, (), id="all"),
+        pytest.param(make, {}, ("width", "length"), id="supplied by easyclf"),
+        pytest.param(functools.partial(make, 1), {"depth": 3}, (), id="partial"),
+        pytest.param(functools.partial(make, width=1), {}, (), id="partial by name"),
+        pytest.param(positional, {"b": 1, "anything": 2}, (), id="any keyword"),
+    ],
+)
+def test_keywords_that_the_target_takes_pass(target, keywords, supplied):
+    check_keywords(target, keywords, "module", supplied=supplied)
+
+
+@pytest.mark.parametrize(("typed", "nearest"), [("widht", "width"), ("drop_out", "dropout")])
+def test_keyword_that_the_target_does_not_take_is_refused_with_the_nearest(typed, nearest):
+    message = f"`module__{typed}` is not a parameter of make; did you mean `module__{nearest}`"
+
+    with pytest.raises(TypeError, match=message):
+        check_keywords(make, {typed: 1}, "module")
+
+
+@pytest.mark.parametrize("prefix", ["module", "optimizer", "loss"])
+def test_prefix_alone_makes_no_name_near(prefix):
+    message = rf"`{prefix}__zzz` is not a parameter of make\. It takes: width, depth, dropout"
+
+    with pytest.raises(TypeError, match=message):
+        check_keywords(make, {"zzz": 1}, prefix)
+
+
+@pytest.mark.parametrize(
+    ("target", "takes"), [(make, "It takes: width, depth"), (lambda: None, "It takes: nothing")]
+)
+def test_keyword_like_no_other_is_refused_with_all(target, takes):
+    with pytest.raises(TypeError, match=f"`loss__zzz` is not a parameter of .*{takes}"):
+        check_keywords(target, {"zzz": 1}, "loss")
+
+
+def test_missing_keyword_is_named_with_how_to_pass_it():
+    with pytest.raises(TypeError, match=r"Net needs `width`.*pass `optimizer__width=\.\.\.`"):
+        check_keywords(Net, {"depth": 3}, "optimizer")
+
+
+# Optional packages
+
+
+def test_optional_package_that_is_there_is_imported():
+    assert import_optional("json.decoder", needed_by="a test") is sys.modules["json.decoder"]
+
+
+@pytest.mark.parametrize(
+    ("module", "package", "extra"),
+    [
+        ("matplotlib.pyplot", "matplotlib", "plot"),
+        ("pandas", "pandas", "frames"),
+        ("polars", "polars", "frames"),
+    ],
+)
+def test_missing_package_is_named_with_the_line_that_installs_it(
+    module, package, extra, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(ImportError, match=rf'History.plot needs {package}.*"easyclf\[{extra}\]"'):
+        import_optional(module, needed_by="History.plot")
+
+
+@pytest.mark.parametrize(
+    ("method", "module", "extra"),
+    [("to_frame", "pandas", "frames"), ("plot", "matplotlib", "plot")],
+)
+def test_history_without_its_optional_package_says_what_to_install(
+    method, module, extra, monkeypatch
+):
+    from easyclf.history import History
+
+    monkeypatch.setitem(sys.modules, module, None)
+    monkeypatch.delitem(sys.modules, f"{module}.pyplot", raising=False)
+
+    with pytest.raises(ImportError, match=rf"History.{method} needs .*easyclf\[{extra}\]"):
+        getattr(History(), method)()
