@@ -254,7 +254,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         TrainingDiverged
             If a loss or a weight stops being finite.
         """
-        with self._restored_on_error(), self._overridden(overrides):
+        with self._begun(), self._overridden(overrides):
             self._check_parameters()
             continues = bool(self.warm_start) and hasattr(self, "_learned")
             seed = self._learned.seed if continues else draw_seed(self.random_state)
@@ -304,7 +304,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         ValueError
             If the first call lacks `classes`, or a later one names others.
         """
-        with self._restored_on_error():
+        with self._begun():
             self._check_parameters()
             continues = hasattr(self, "_learned")
             classes = self.classes if classes is None else classes
@@ -507,11 +507,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         return state
 
     @contextmanager
-    def _restored_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was, if what is done inside fails."""
+    def _begun(self) -> Iterator[None]:
+        """Fit inside: the estimator is left as it was if that fails, and tensors can be trained."""
         before = vars(self).copy()
         try:
-            yield
+            with torch.inference_mode(False):
+                yield
         except BaseException:
             self.__dict__ = before
             raise

@@ -15,6 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from easyclf.data import (
     Rows,
     as_tensor,
+    carried_labels,
     check_finite,
     check_finite_sparse,
     dataset_labels,
@@ -32,11 +33,11 @@ class Given(NamedTuple):
     y: Any = None
     sample_weight: Any = None
 
-    def check(self) -> Given:
+    def check(self, name: str = "y") -> Given:
         """Refuse labels or weights beside a dataset, and rows without labels."""
         if not is_dataset(self.X):
             if self.y is None:
-                read_labels(None)
+                read_labels(None, name)
         elif self.y is not None or self.sample_weight is not None:
             raise ValueError(
                 f"`X` is a {type(self.X).__name__}, which already yields targets; pass it without "
@@ -79,18 +80,24 @@ def read_inputs(
     `sample_shape` is the shape of a row in training; None notes the features in the estimator.
     """
     reset = sample_shape is None
-    if isinstance(X, Mapping) or (isinstance(X, tuple) and any(hasattr(x, "shape") for x in X)):
+    is_dict = isinstance(X, Mapping) and not issparse(X)  # a DOK array is a mapping too
+    if is_dict or (isinstance(X, tuple) and any(hasattr(x, "shape") for x in X)):
         raise TypeError(
             f"`X` is a {type(X).__name__} of several inputs; expected one array, frame, tensor or "
             "Dataset: join the inputs along their columns, and let the module part them."
         )
     if is_dataset(X):
         x: Any = X
-        shape = tuple(first_rows(X, 1)[0].shape[1:])
-        if reset:
-            estimator.n_features_in_ = shape[0] if shape else 1
+        first = first_rows(X, 1)[0]
+        shape = tuple(first.shape[1:])
+        # Rows of single numbers count as rows of one column.
+        validate_data(
+            estimator, X=first.reshape(1, *(shape or (1,))), reset=reset, skip_check_array=True
+        )
     elif isinstance(X, torch.Tensor):
         x = X.detach()
+        # Autograd does not take what was made under `torch.inference_mode`.
+        x = x.clone() if x.is_inference() else x
         if x.ndim < 2 or not x.numel() or x.is_complex() or x.layout != torch.strided:
             # scikit-learn says what is wrong.
             validate_data(estimator, X=np.asarray(x.cpu()), reset=False, allow_nd=True)
@@ -136,12 +143,16 @@ def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
                 ) from error
     elif issparse(X):
         return
-    values = np.asarray(X, dtype=object)
-    for index, value in np.ndenumerate(values):
+    names = getattr(X, "columns", None)
+    for index, value in np.ndenumerate(np.asarray(X, dtype=object)):
         if isinstance(value, (str, bytes)):
+            place = ""
+            if index:
+                column = index[-1] if names is None else repr(names[index[-1]])
+                place = f" in row {index[0]}, column {column}"
             raise ValueError(
-                f"`X` holds text, {value!r} in row {index[0]}, column {index[-1]}; expected "
-                "numbers: encode it first, for example with OneHotEncoder in a Pipeline."
+                f"`X` holds text, {value!r}{place}; expected numbers: encode it first, for example "
+                "with OneHotEncoder in a Pipeline."
             ) from error
 
 
@@ -171,9 +182,12 @@ def read_measured(
     name: str = "y",
 ) -> Rows:
     """Rows to measure on, with their labels, called `name`, encoded as those of the training."""
-    X, y, sample_weight = given.check()
+    X, y, sample_weight = given.check(name)
     x = read_inputs(estimator, X, dtype, sample_shape)
     if is_dataset(X):
+        carried = carried_labels(X)
+        if carried is not None:
+            encoder.transform(read_labels(carried, name), name)
         return Rows(x)
     labels = read_labels(y, name)
     weight = _read_weight(sample_weight, x, labels)
@@ -197,4 +211,6 @@ def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float
     )
     if not weight.any():
         raise ValueError("`sample_weight` is 0 for every row; expected some positive weight.")
-    return weight
+    # Only their ratios count. A power of two changes no digit, and keeps them within float32.
+    scaled: NDArray[np.float64] = np.ldexp(weight, -np.frexp(weight.max())[1])
+    return scaled

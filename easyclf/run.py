@@ -143,10 +143,18 @@ def run(
     history = History() if earlier is None else copy.copy(earlier.history)
     run_seed = seed_after(seed, len(history))
     interruption: BaseException | None = None
-    with isolated(run_seed, device), torch.inference_mode(False), torch.enable_grad():
+    with isolated(run_seed, device), torch.enable_grad():
         sample_shape = tuple(train.first(1).shape[1:])
         module = _make_module(parameters, sample_shape, len(encoder.classes_), earlier)
         module.to(device, precision.dtype)
+        batch_size, min_rows = _batch_size(parameters["batch_size"], train), _fewest_rows(module)
+        # A last batch of too few rows joins the one before it.
+        is_one_batch = train.n_rows < batch_size + min_rows
+        if (train.n_rows if is_one_batch else batch_size) < min_rows:
+            raise ValueError(
+                f"{type(module).__name__} has batch normalization, which needs at least {min_rows} "
+                f"rows in a batch; got {train.n_rows} row(s) and `batch_size` {batch_size}."
+            )
         head, placement = _read_module(module, parameters, train, valid, encoder, precision, device)
         learned = Learned(head, encoder, precision, placement, sample_shape, seed)
         train_source = learned.source(train, is_kept=True)
@@ -158,7 +166,6 @@ def run(
         )
         if earlier is not None:
             continue_from(optimizer, earlier.optimizer)
-        batch_size, min_rows = _batch_size(parameters["batch_size"], train), _fewest_rows(module)
         n_batches = train_source.n_batches(batch_size, min_rows)
         validated = tuple(f"val_{name}" for name in _MEASURED) if valid is not None else ()
         state = TrainingState(
@@ -242,7 +249,7 @@ def _batch_size(batch_size: int | str, train: Rows) -> int:
                 f"`batch_size` is {batch_size!r}, but X is a DataLoader, which has its own; leave "
                 "`batch_size` out."
             )
-        return train.x.batch_size or 1
+        return train.x.batch_size or n_rows
     if isinstance(batch_size, str):
         return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
     return n_rows if batch_size == -1 else min(int(batch_size), n_rows)

@@ -23,19 +23,27 @@ class Snapshot:
 
     def __init__(self, module: nn.Module) -> None:
         self._parameters = [parameter.detach() for parameter in module.parameters()]
-        self._live = [*self._parameters, *module.buffers()]
-        self._saved = [tensor.detach().clone() for tensor in self._live]
+        # By name, since a module may put another tensor in the place of a buffer.
+        self._buffers = [
+            (layer, name)
+            for layer in module.modules()
+            for name, _ in layer.named_buffers(recurse=False)
+        ]
+        self._saved = [tensor.detach().clone() for tensor in self._live()]
+
+    def _live(self) -> list[torch.Tensor]:
+        return [*self._parameters, *(getattr(layer, name) for layer, name in self._buffers)]
 
     @torch.no_grad()
     def take(self) -> None:
         """Copy the weights as they are now."""
-        for saved, live in zip(self._saved, self._live, strict=True):
+        for saved, live in zip(self._saved, self._live(), strict=True):
             saved.copy_(live)
 
     @torch.no_grad()
     def restore(self) -> None:
         """Put the copied weights back into the module."""
-        for saved, live in zip(self._saved, self._live, strict=True):
+        for saved, live in zip(self._saved, self._live(), strict=True):
             live.copy_(saved)
 
     def is_live_finite(self) -> bool:

@@ -28,7 +28,7 @@ def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) ->
     row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
     total = weights.sum()
     # A batch may hold only rows whose class has weight 0.
-    loss = (losses * weights).sum() / total.clamp(min=1e-30)
+    loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
     return Measured(loss, total, (hits * row_weights).sum(), row_weights.sum())
 
 

@@ -152,7 +152,7 @@ class TargetEncoder:
             )
         return codes
 
-    def transform_tensor(self, labels: torch.Tensor) -> torch.Tensor:
+    def transform_tensor(self, labels: Any) -> torch.Tensor:
         """`transform` for a batch that a DataLoader yields."""
         return torch.from_numpy(self.transform(read_labels(labels)))
 

@@ -112,6 +112,8 @@ class Trainer:
         logs = metrics.read()
         if not math.isfinite(logs["loss"]) or not finite.is_live_finite():
             finite.restore()
+            # Its averages of the gradients are no longer finite either.
+            state.optimizer.state.clear()
             self._raise_diverged(metrics, lr)
         finite.take()
         if valid is not None:

@@ -116,10 +116,10 @@ class EarlyStopping(Callback):
         if self._waited >= self.patience:
             self.stopped_epoch_ = state.epoch
             margin = f" by more than {self.min_delta:g}" if self.min_delta else ""
-            state.stop(
-                f"{self.monitor} has not improved{margin} for {self.patience} epochs; "
-                f"the best was {self.best_score_:.4g} in epoch {self.best_epoch_}"
-            )
+            best = ""
+            if self.best_score_ is not None:
+                best = f"; the best was {self.best_score_:.4g} in epoch {self.best_epoch_}"
+            state.stop(f"{self.monitor} has not improved{margin} for {self.patience} epochs{best}")
 
     def _keep(self, state: TrainingState) -> None:
         if not self.restore_best_weights:

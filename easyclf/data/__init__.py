@@ -2,7 +2,13 @@
 
 from easyclf.data.base import Batch, Placement, Source
 from easyclf.data.dataframes import refuse_columns
-from easyclf.data.datasets import class_names, dataset_labels, first_rows, is_dataset
+from easyclf.data.datasets import (
+    carried_labels,
+    class_names,
+    dataset_labels,
+    first_rows,
+    is_dataset,
+)
 from easyclf.data.rows import Rows
 from easyclf.data.sparse import check_finite_sparse
 from easyclf.data.split import split_rows
@@ -14,6 +20,7 @@ __all__ = [
     "Rows",
     "Source",
     "as_tensor",
+    "carried_labels",
     "check_finite",
     "check_finite_sparse",
     "class_names",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -10,9 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from easyclf.data.base import Batch, Placement, Source
+from easyclf.data.base import Batch, Placement, Source, bounds
+from easyclf.data.tensors import check_finite
 
-Encoder = Callable[[torch.Tensor], torch.Tensor]
+Encoder = Callable[[Any], torch.Tensor]
+# Rows that are read to see whether a dataset yields the labels that it carries.
+_COMPARED_ROWS = 20
 
 
 def is_dataset(X: Any) -> bool:
@@ -38,8 +41,44 @@ def first_rows(X: Any, n_rows: int) -> tuple[Any, ...]:
     """The first rows of a dataset or loader, collated: `(x,)`, `(x, y)` or `(x, y, weight)`."""
     dataset = _rows_of(X)
     loader = X if isinstance(X, DataLoader) else DataLoader(dataset)
-    items = [dataset[row] for row in range(min(n_rows, len(dataset)))]
+    items = [_item(dataset, row) for row in range(min(n_rows, len(dataset)))]
     return _fields(loader.collate_fn(items))
+
+
+def _item(dataset: Any, row: int) -> Any:
+    """An item, or an error that says of which row."""
+    try:
+        item = dataset[row]
+    except Exception as error:
+        error.add_note(f"Raised by {type(dataset).__name__}.__getitem__ for row {row}.")
+        raise
+    if item is None:
+        raise TypeError(
+            f"{type(dataset).__name__}.__getitem__ returned None for row {row}; expected an item "
+            "x, (x, y) or (x, y, weight)."
+        )
+    return item
+
+
+class _CheckedRows(Dataset[Any]):
+    """A dataset whose errors name the row, and whose rows have one shape."""
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self._shape = first_rows(dataset, 1)[0].shape[1:]
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, row: int) -> Any:
+        item = _item(self._dataset, row)
+        x = item[0] if isinstance(item, (tuple, list)) else item
+        if getattr(x, "shape", self._shape) != self._shape:
+            raise ValueError(
+                f"`X` yields rows of shape {tuple(self._shape)}, but row {row} has shape "
+                f"{tuple(x.shape)}; give all rows one shape."
+            )
+        return item
 
 
 def _fields(batch: Any) -> tuple[Any, ...]:
@@ -61,15 +100,24 @@ def dataset_labels(X: Any) -> NDArray[Any]:
         If an item has no label.
     """
     dataset = _rows_of(X)
-    first = dataset[0]
+    first = _item(dataset, 0)
     if not isinstance(first, (tuple, list)) or len(first) < 2:
         raise ValueError(
             f"`X` is a {type(dataset).__name__} whose items have no label; expected items (x, y)."
         )
-    carried = _carried_labels(dataset)
-    if carried is not None and np.array_equal(carried[0], np.asarray(first[1])):
-        return carried
-    return np.asarray([np.asarray(dataset[row][1]) for row in range(len(dataset))])
+    carried = carried_labels(dataset)
+    if carried is not None:
+        # The first rows of some classes tell whether the items yield other labels.
+        _, rows = np.unique(carried, axis=0, return_index=True)
+        rows = rows[:_COMPARED_ROWS].tolist()
+        if all(np.array_equal(carried[row], np.asarray(_item(dataset, row)[1])) for row in rows):
+            return carried
+    return np.asarray([np.asarray(_item(dataset, row)[1]) for row in range(len(dataset))])
+
+
+def carried_labels(X: Any) -> NDArray[Any] | None:
+    """The labels that a dataset keeps beside its items, if it does."""
+    return _carried_labels(_rows_of(X))
 
 
 def _carried_labels(dataset: Any) -> NDArray[Any] | None:
@@ -120,11 +168,17 @@ class LoaderSource(Source):
         if isinstance(self._rows, DataLoader):
             return self._rows
         return DataLoader(
-            self._rows, batch_size, shuffle=generator is not None, generator=generator
+            _CheckedRows(self._rows), batch_size, shuffle=generator is not None, generator=generator
         )
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
-        return len(self._loader(batch_size, None))
+        if isinstance(self._rows, DataLoader):
+            full, sampler = self._rows.batch_size, self._rows.sampler
+            if full is None or self._rows.drop_last or not isinstance(sampler, Sized):
+                return len(self._rows)
+            last = len(sampler) % full
+            return len(self._rows) - (0 < last < min_rows and len(sampler) > full)
+        return len(bounds(len(self), batch_size, min_rows))
 
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
@@ -145,9 +199,10 @@ class LoaderSource(Source):
 
     def _batch(self, fields: tuple[Any, ...], device: torch.device) -> Batch:
         y = weight = None
+        check_finite(fields[0], self._placement.dtype, " of a batch")
         if self._encode is not None:
             if len(fields) < 2:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
-            y = self._encode(torch.as_tensor(fields[1])).to(device)
+            y = self._encode(fields[1]).to(device)
             weight = fields[2].to(device) if len(fields) > 2 else None
         return Batch(self._placement.place(fields[0], is_own=True), y, weight)

@@ -32,13 +32,13 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array)
 
 
-def check_finite(x: torch.Tensor, dtype: torch.dtype) -> None:
+def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
     """Refuse NaN, infinity and values too large for `dtype`, saying where the first one is."""
     wrong = find_not_finite(x, dtype)
     if wrong is not None:
         index = np.unravel_index(wrong.first, x.shape)
         column = f", column {index[1]}" if x.ndim == 2 else ""
-        raise wrong.error(f"row {index[0]}{column}", dtype)
+        raise wrong.error(f"row {index[0]}{of}{column}", dtype)
 
 
 class NotFinite(NamedTuple):
@@ -66,7 +66,7 @@ def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
     """Look for values that are not finite in `dtype`: NaN first."""
     if not x.is_floating_point() or not x.numel():
         return None
-    limit = torch.finfo(dtype).max
+    limit = torch.finfo(dtype if dtype.is_floating_point else torch.float32).max
     low, high = torch.stack(torch.aminmax(x)).tolist()
     if -limit <= low and high <= limit:
         return None

@@ -1,0 +1,268 @@
+"""The hooks of callbacks: when they are called, with what, and what stops a run."""
+
+import pytest
+import torch
+
+from easyclf import Callback, Estimator, LambdaCallback
+
+HOOKS = [
+    "on_train_begin",
+    "on_epoch_begin",
+    "on_batch_begin",
+    "on_batch_end",
+    "on_epoch_end",
+    "on_train_end",
+    "close",
+]
+
+
+class Recorder(Callback):
+    """Notes which of its hooks were called, and what `look` saw in the state."""
+
+    def __init__(self, look=lambda state: None):
+        self.look = look
+        self.calls = []
+        self.seen = []
+
+
+def _recording(name):
+    def hook(self, state):
+        self.calls.append(name)
+        self.seen.append(self.look(state))
+
+    return hook
+
+
+for hook_name in HOOKS:
+    setattr(Recorder, hook_name, _recording(hook_name))
+
+
+class Failing(Callback):
+    """Raises an error, when its time has come."""
+
+    def __init__(self, epoch, error):
+        self.epoch, self.error = epoch, error
+
+    def on_epoch_end(self, state):
+        if state.epoch == self.epoch:
+            raise self.error
+
+
+def estimator(network, *callbacks, **parameters):
+    keywords = {"optimizer": "sgd", "lr": 0.1, "epochs": 2, "batch_size": 10, "shuffle": False}
+    return Estimator(network, callbacks=list(callbacks), **{**keywords, **parameters})
+
+
+def stop_when(hook, condition):
+    return LambdaCallback(**{hook: lambda state: condition(state) and state.stop("enough")})
+
+
+def test_hooks_are_called_in_the_order_of_what_happens(blobs, network):
+    recorder = Recorder()
+
+    estimator(network, recorder).fit(*blobs)
+
+    epoch = ["on_epoch_begin", *3 * ["on_batch_begin", "on_batch_end"], "on_epoch_end"]
+    assert recorder.calls == ["on_train_begin", *epoch, *epoch, "on_train_end", "close"]
+
+
+def test_callbacks_are_called_in_the_order_of_the_list(blobs, network):
+    order = []
+    callbacks = [
+        LambdaCallback(on_epoch_end=lambda state, name=name: order.append(name)) for name in "ab"
+    ]
+
+    estimator(network, *callbacks).fit(*blobs)
+
+    assert order == ["a", "b", "a", "b"]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_hook_that_nobody_overrides_is_never_called(hook, blobs, network, monkeypatch):
+    def fail(callback, state):
+        pytest.fail(f"{hook} was called")
+
+    monkeypatch.setattr(Callback, hook, fail)
+
+    estimator(network, Callback(), LambdaCallback()).fit(*blobs)
+
+
+def test_the_state_says_where_the_run_is(blobs, network):
+    recorder = Recorder(lambda state: (state.epoch, state.step, len(state.history)))
+
+    estimator(network, recorder).fit(*blobs)
+
+    first = [(1, 0, 0), (1, 0, 0), (1, 1, 0), (1, 1, 0), (1, 2, 0), (1, 2, 0), (1, 3, 0), (1, 3, 1)]
+    second = [(2, step + 3, 1) for _, step, _ in first[:-1]] + [(2, 6, 2)]
+    assert recorder.seen == [(0, 0, 0), *first, *second, (2, 6, 2), (2, 6, 2)]
+
+
+def test_the_state_says_what_is_planned(blobs, network):
+    recorder = Recorder(lambda state: (state.epochs, state.steps_per_epoch))
+
+    estimator(network, recorder, batch_size=8).fit(*blobs)
+
+    assert set(recorder.seen) == {(2, 4)}
+
+
+def test_the_state_has_the_module_and_the_optimizer_that_the_estimator_keeps(blobs, network):
+    recorder = Recorder(lambda state: (state.module, state.optimizer))
+
+    clf = estimator(network, recorder).fit(*blobs)
+
+    assert recorder.seen[-1] == (clf.module_, clf.optimizer_)
+
+
+def test_the_logs_of_an_epoch_are_its_row_of_the_history(blobs, network):
+    logs = []
+    note = LambdaCallback(on_epoch_end=lambda state: logs.append(dict(state.logs)))
+
+    clf = estimator(network, note).fit(*blobs, validation_data=blobs)
+
+    assert list(logs[0]) == ["loss", "accuracy", "val_loss", "val_accuracy", "lr", "seconds"]
+    assert [{"epoch": n, **row} for n, row in enumerate(logs, 1)] == list(clf.history_)
+
+
+def test_the_logs_of_a_batch_are_its_own_loss_and_accuracy(blobs, network):
+    X, y = torch.from_numpy(blobs[0]), torch.from_numpy(blobs[1])
+    logs = []
+    note = LambdaCallback(on_batch_end=lambda state: logs.append(dict(state.logs)))
+
+    estimator(network, note, epochs=1, lr=1e-30).fit(*blobs)
+
+    outputs = network(X)
+    losses = torch.nn.functional.cross_entropy(outputs, y, reduction="none")
+    hits = (outputs.argmax(1) == y).float()
+    assert [row["loss"].item() for row in logs] == pytest.approx(
+        [part.mean().item() for part in losses.split(10)]
+    )
+    assert [float(row["accuracy"]) for row in logs] == pytest.approx(
+        [part.mean().item() for part in hits.split(10)]
+    )
+
+
+def test_a_module_trains_in_batches_and_is_evaluated_at_the_end_of_an_epoch(blobs, network):
+    training = []
+    recorder = LambdaCallback(
+        on_batch_begin=lambda state: training.append(state.module.training),
+        on_epoch_end=lambda state: training.append(state.module.training),
+    )
+
+    clf = estimator(network, recorder, batch_size=-1).fit(*blobs, validation_data=blobs)
+
+    assert training == [True, False, True, False]
+    assert not clf.module_.training
+
+
+def test_a_stop_after_an_epoch_ends_the_run_with_it(blobs, network):
+    recorder = Recorder(lambda state: state.stop_reason)
+
+    clf = estimator(
+        network, stop_when("on_epoch_end", lambda state: state.epoch == 3), recorder, epochs=9
+    ).fit(*blobs)
+
+    assert clf.n_iter_ == len(clf.history_) == 3
+    assert recorder.calls[-2:] == ["on_train_end", "close"]
+    assert recorder.seen[-1] == "enough"
+
+
+def test_a_stop_after_a_batch_ends_the_epoch_with_that_batch(blobs, network):
+    X, y = blobs
+
+    clf = estimator(network, stop_when("on_batch_end", lambda state: state.step == 2)).fit(X, y)
+
+    expected = estimator(network, epochs=1).fit(X[:20], y[:20])
+    assert clf.n_iter_ == 1
+    assert clf.history_["loss"].tolist() == expected.history_["loss"].tolist()
+    assert clf.predict_proba(X).tolist() == expected.predict_proba(X).tolist()
+
+
+def test_a_stop_before_the_first_epoch_leaves_the_weights_as_they_began(blobs, network):
+    clf = estimator(network, stop_when("on_train_begin", lambda state: True)).fit(*blobs)
+
+    assert clf.n_iter_ == 0
+    assert torch.equal(clf.module_[0].weight, network[0].weight)
+
+
+def test_an_error_in_a_callback_is_raised_and_says_whose_it_is(blobs, network):
+    error = ZeroDivisionError("by zero")
+
+    with pytest.raises(ZeroDivisionError, match="by zero") as raised:
+        estimator(network, Failing(2, error)).fit(*blobs)
+
+    assert raised.value is error
+    assert "Failing.on_epoch_end, epoch 2" in " ".join(error.__notes__)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, SystemExit])
+def test_callbacks_are_closed_also_after_an_error(error, blobs, network):
+    recorder = Recorder()
+
+    with pytest.raises(error):
+        estimator(network, Failing(1, error()), recorder).fit(*blobs)
+
+    assert recorder.calls.count("close") == 1
+    assert recorder.calls[-1] == "close"
+    assert "on_train_end" not in recorder.calls
+
+
+def test_callbacks_are_closed_after_an_error_in_the_module(blobs):
+    class Breaks(torch.nn.Linear):
+        def forward(self, x):
+            if self.training and len(x) == 30:
+                raise ZeroDivisionError
+            return super().forward(x)
+
+    recorder = Recorder()
+
+    with pytest.raises(ZeroDivisionError):
+        estimator(Breaks(4, 3), recorder, batch_size=-1).fit(*blobs)
+
+    assert recorder.calls[-1] == "close"
+
+
+def test_one_callback_that_cannot_close_does_not_keep_the_others_from_it(blobs, network):
+    def fail(state):
+        raise ZeroDivisionError
+
+    recorder = Recorder()
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        estimator(network, LambdaCallback(close=fail), recorder).fit(*blobs)
+
+    assert recorder.calls[-1] == "close"
+    assert "LambdaCallback.close" in " ".join(raised.value.__notes__)
+
+
+def test_partial_fit_calls_no_callbacks(blobs, network):
+    recorder = Recorder()
+
+    estimator(network, recorder).partial_fit(*blobs, classes=[0, 1, 2])
+
+    assert recorder.calls == []
+
+
+def test_functions_become_hooks(blobs, network):
+    calls = []
+
+    estimator(
+        network,
+        LambdaCallback(**{name: lambda state, name=name: calls.append(name) for name in HOOKS}),
+        epochs=1,
+        batch_size=-1,
+    ).fit(*blobs)
+
+    assert calls == HOOKS
+
+
+@pytest.mark.parametrize(
+    ("hooks", "words"),
+    [
+        ({"on_epoch_ends": print}, "no hook `on_epoch_ends`; did you mean `on_epoch_end`"),
+        ({"look": print}, "no hook `look`.*on_train_begin"),
+        ({"on_epoch_end": 3}, "`on_epoch_end` must be a function of the state; got 3"),
+    ],
+)
+def test_what_is_no_hook_is_refused(hooks, words):
+    with pytest.raises(TypeError, match=words):
+        LambdaCallback(**hooks)
