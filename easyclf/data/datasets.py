@@ -107,17 +107,24 @@ def dataset_labels(X: Any) -> NDArray[Any]:
         )
     carried = carried_labels(dataset)
     if carried is not None:
-        # The first rows of some classes tell whether the items yield other labels.
-        _, rows = np.unique(carried, axis=0, return_index=True)
-        rows = rows[:_COMPARED_ROWS].tolist()
-        if all(np.array_equal(carried[row], np.asarray(_item(dataset, row)[1])) for row in rows):
-            return carried
+        return carried
     return np.asarray([np.asarray(_item(dataset, row)[1]) for row in range(len(dataset))])
 
 
 def carried_labels(X: Any) -> NDArray[Any] | None:
-    """The labels that a dataset keeps beside its items, if it does."""
-    return _carried_labels(_rows_of(X))
+    """The labels that a dataset keeps beside its items, if the items yield the same."""
+    dataset = _rows_of(X)
+    labels = _carried_labels(dataset)
+    if labels is None:
+        return None
+    # The first row of each of some classes tells.
+    _, rows = np.unique(labels, axis=0, return_index=True)
+    for row in rows[:_COMPARED_ROWS].tolist():
+        item = _item(dataset, row)
+        is_labelled = isinstance(item, (tuple, list)) and len(item) > 1
+        if not is_labelled or not np.array_equal(labels[row], np.asarray(item[1])):
+            return None
+    return labels
 
 
 def _carried_labels(dataset: Any) -> NDArray[Any] | None:
