@@ -31,7 +31,7 @@ print(f"training accuracy {clf.score(X, y):.1%}")
 
 try:
     display = DecisionBoundaryDisplay.from_estimator(
-        clf, X, response_method="predict_proba", plot_method="pcolormesh", cmap="RdBu", alpha=0.6
+        clf, X, response_method="predict_proba", cmap="RdBu", levels=10, alpha=0.6
     )
 except ImportError as error:
     print(f"no picture: {error}")
