@@ -13,11 +13,10 @@ def refuse_columns(frame: Any) -> None:
         return
     wrong = {
         str(name): str(dtype)
-        for name, dtype in zip(frame.columns, frame.dtypes, strict=True)
-        if not _is_numeric(dtype)
+        for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True))
+        if not _is_numeric(dtype) and not _holds_numbers(frame, position, dtype)
     }
-    # An object column may hold numbers; scikit-learn's conversion finds out.
-    if wrong and set(wrong.values()) != {"object"}:
+    if wrong:
         shown = ", ".join(f"{name!r} ({dtype})" for name, dtype in list(wrong.items())[:5])
         raise ValueError(
             f"`X` has {len(wrong)} column(s) that are not numbers: {shown}"
@@ -35,3 +34,10 @@ def _is_numeric(dtype: Any) -> bool:
     return getattr(dtype, "kind", "O") in "biufc" or np.issubdtype(
         getattr(dtype, "subtype", object), np.number
     )
+
+
+def _holds_numbers(frame: Any, position: int, dtype: Any) -> bool:
+    """Whether an object column of pandas may be numbers: scikit-learn's conversion finds out."""
+    if str(dtype) != "object":
+        return False
+    return not any(isinstance(value, (str, bytes)) for value in frame.iloc[:, position])
