@@ -26,6 +26,7 @@ from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
+from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
 from easyclf.run import Earlier, Learned, run
 from easyclf.targets import Labels, TargetEncoder, read_labels
@@ -261,7 +262,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
             valid = given and read_measured(
-                self, given, self._dtype(), train.first(1).shape[1:], encoder, "y_val"
+                self,
+                given,
+                precision_dtype(self.precision),
+                train.first(1).shape[1:],
+                encoder,
+                "y_val",
             )
             if valid is None and self.validation_split:
                 train, valid = self._split(train, encoder, seed)
@@ -570,17 +576,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
         return callbacks + shown[int(self.verbose)]
 
-    def _dtype(self) -> torch.dtype:
-        """What the inputs must fit in."""
-        return torch.float64 if self.precision == "float64" else torch.float32
-
     def _read(
         self, given: Given, classes: ArrayLike | None, continues: bool
     ) -> tuple[Rows, TargetEncoder]:
         shape, encoder = None, None
         if continues:
             shape, encoder = self._learned.sample_shape, self._learned.encoder
-        return read_training(self, given, self._dtype(), shape, encoder, classes)
+        dtype = precision_dtype(self.precision)
+        return read_training(self, given, dtype, shape, encoder, classes)
 
     def _split(self, rows: Rows, encoder: TargetEncoder, seed: int) -> tuple[Rows, Rows]:
         if isinstance(rows.x, torch.utils.data.DataLoader):

@@ -337,8 +337,7 @@ def build_head(
             f"{'several labels at once' if is_multilabel else 'two classes with one column'}; "
             "end it without activation, or with a sigmoid."
         )
-    is_chosen = isinstance(loss, str) and loss == "auto"
-    if is_chosen:
+    if isinstance(loss, str) and loss == "auto":
         loss = _choose_loss(kind, head_class, module_name)
     built = build_loss(loss, keywords)
     takes_log = isinstance(loss, str) and loss == "nll" and kind == "softmax"

@@ -207,7 +207,7 @@ def _sizes(sample_shape: Sequence[int], n_outputs: int) -> dict[str, int]:
 
 
 def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
-    from torchvision import models  # 0.5 s, and most fits never need it
+    from torchvision import models  # a second, and most fits never need it
 
     known = models.list_models(module=models)
     if name not in known:

@@ -69,6 +69,11 @@ class ScaledPrecision(MixedPrecision):
         self._scaler.update()
 
 
+def precision_dtype(name: str) -> torch.dtype:
+    """The dtype of the weights and of the inputs under that precision."""
+    return torch.float64 if name == "float64" else torch.float32
+
+
 def resolve_precision(name: str, device: torch.device) -> Precision:
     """The `Precision` of that name, refused where the device cannot do it."""
     if name == "bf16":
@@ -82,4 +87,4 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         return ScaledPrecision(device)
     if name == "float64" and device.type == "mps":
         raise ValueError("`precision` is 'float64', which mps does not have; use device='cpu'.")
-    return Precision(torch.float64 if name == "float64" else torch.float32)
+    return Precision(precision_dtype(name))

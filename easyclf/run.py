@@ -147,14 +147,8 @@ def run(
         sample_shape = tuple(train.first(1).shape[1:])
         module = _make_module(parameters, sample_shape, len(encoder.classes_), earlier)
         module.to(device, precision.dtype)
-        batch_size, min_rows = _batch_size(parameters["batch_size"], train), _fewest_rows(module)
-        # A last batch of too few rows joins the one before it.
-        is_one_batch = train.n_rows < batch_size + min_rows
-        if (train.n_rows if is_one_batch else batch_size) < min_rows:
-            raise ValueError(
-                f"{type(module).__name__} has batch normalization, which needs at least {min_rows} "
-                f"rows in a batch; got {train.n_rows} row(s) and `batch_size` {batch_size}."
-            )
+        batch_size = _batch_size(parameters["batch_size"], train)
+        min_rows = _fewest_rows(module, batch_size, train.n_rows)
         head, placement = _read_module(module, parameters, train, valid, encoder, precision, device)
         learned = Learned(head, encoder, precision, placement, sample_shape, seed)
         train_source = learned.source(train, is_kept=True)
@@ -234,7 +228,8 @@ def _read_module(
         class_weight=class_weights(parameters["class_weight"], encoder, train.codes),
         is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
     )
-    return head.to(device, precision.dtype), Placement(device, seen.input_dtype, seen.changes_input)
+    placement = Placement(device, seen.input_dtype, seen.changes_input, precision.dtype)
+    return head.to(device, precision.dtype), placement
 
 
 def _batch_size(batch_size: int | str, train: Rows) -> int:
@@ -255,9 +250,16 @@ def _batch_size(batch_size: int | str, train: Rows) -> int:
     return n_rows if batch_size == -1 else min(int(batch_size), n_rows)
 
 
-def _fewest_rows(module: nn.Module) -> int:
-    """Rows that a batch needs: batch normalization cannot take the deviation of one."""
-    normalizes = any(
-        isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()
-    )
-    return 2 if normalizes else 1
+def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int) -> int:
+    """Rows that a last batch needs to stand alone: else it joins the one before it.
+
+    Batch normalization cannot take the deviation of one row.
+    """
+    if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+        return 1
+    if n_rows == 1 or (batch_size == 1 and n_rows > 2):
+        raise ValueError(
+            f"{type(module).__name__} has batch normalization, which needs at least 2 rows in a "
+            f"batch; got {n_rows} row(s) and `batch_size` {batch_size}."
+        )
+    return 2

@@ -92,7 +92,7 @@ class ProgressBar(Callback):
 
     def on_train_begin(self, state: TrainingState) -> None:
         """Begin the bar."""
-        from tqdm.auto import tqdm  # 50 ms, spent only when somebody watches
+        from tqdm.auto import tqdm  # which asks the notebook, and only where somebody watches
 
         epochs = state.epochs - state.epoch
         self._bar: Any = tqdm(

@@ -21,12 +21,13 @@ class Placement(NamedTuple):
     """Where and as what the module wants its inputs.
 
     `copies` is set for a module that changes its input in place, so that it never reaches the
-    user's own array.
+    user's own array. `weight_dtype` is that of the losses, which the weights of the rows meet.
     """
 
     device: torch.device
     dtype: torch.dtype
     copies: bool = False
+    weight_dtype: torch.dtype = torch.float32
 
     def place(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
         """The inputs of a batch; `is_own` says that `x` shares no memory with the user's array."""

@@ -211,5 +211,6 @@ class LoaderSource(Source):
             if len(fields) < 2:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
             y = self._encode(fields[1]).to(device)
-            weight = fields[2].to(device) if len(fields) > 2 else None
+            weight_dtype = self._placement.weight_dtype
+            weight = fields[2].to(device, weight_dtype) if len(fields) > 2 else None
         return Batch(self._placement.place(fields[0], is_own=True), y, weight)

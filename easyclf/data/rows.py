@@ -105,9 +105,7 @@ class Rows(NamedTuple):
         if self.codes is not None and targets is not None:
             y = targets(as_tensor(self.codes))
         if self.weight is not None:
-            weight = as_tensor(self.weight).to(
-                placement.dtype if placement.dtype.is_floating_point else torch.float32
-            )
+            weight = as_tensor(self.weight).to(placement.weight_dtype)
         if issparse(self.x):
             return SparseSource(self.x, y, weight, placement)
         x = self.x

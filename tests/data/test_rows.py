@@ -88,3 +88,17 @@ def test_only_small_numbers_are_converted_anew_for_each_batch(dtype, is_converte
 
     assert first.dtype == torch.float32
     assert (first.data_ptr() == second.data_ptr()) is is_converted_once
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_have_the_dtype_of_the_losses_also_beside_tokens(dtype):
+    tokens, weight = torch.tensor([[1], [2]]), np.array([0.1, 0.3])
+    data = TensorDataset(tokens, torch.tensor([0, 1]), torch.from_numpy(weight))
+    placement = Placement(torch.device("cpu"), torch.int64, weight_dtype=dtype)
+
+    for rows in (Rows(tokens, np.array([0, 1]), weight), Rows(data)):
+        source = rows.source(placement, lambda codes: codes, torch.as_tensor)
+        (batch,) = source.batches(2)
+
+        assert batch.weight.dtype == dtype
+        assert torch.equal(batch.weight, torch.from_numpy(weight).to(dtype))
