@@ -153,6 +153,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         "classes": ["array-like", None],
         "device": [str, torch.device],
         "precision": [StrOptions({"float32", "float64", "bf16", "fp16"})],
+        "compile": [StrOptions({"auto"}), "boolean"],
         "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "accumulate": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
@@ -186,6 +187,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         classes: ArrayLike | None = None,
         device: str | torch.device = "auto",
         precision: str = "float32",
+        compile: bool | str = "auto",
         clip_grad_norm: float | None = None,
         accumulate: int = 1,
         random_state: int | np.random.RandomState | None = None,
@@ -206,6 +208,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         self.classes = classes
         self.device = device
         self.precision = precision
+        self.compile = compile
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
         self.random_state = random_state

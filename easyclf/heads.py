@@ -10,7 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from easyclf.losses import SMALLEST_LOG, CustomLoss, LossLike, RowLoss, build_loss, row_loss
+from easyclf.losses import (
+    SMALLEST_LOG,
+    CustomLoss,
+    LossLike,
+    RowLoss,
+    build_loss,
+    row_loss,
+    softmax,
+)
 from easyclf.targets import Labels
 from easyclf.validation import name_of
 
@@ -218,7 +226,7 @@ class MulticlassHead(Head):
             return columns
         if self.kind == "logits" and self.criterion.is_one_vs_rest:
             return _shares(columns.sigmoid())
-        return columns.exp() if self.kind == "log_softmax" else columns.softmax(1)
+        return columns.exp() if self.kind == "log_softmax" else softmax(columns)
 
     def decisions(self, outputs: torch.Tensor) -> torch.Tensor:
         columns = self.columns(outputs)

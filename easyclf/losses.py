@@ -24,6 +24,29 @@ _LOSSES: dict[str, type[nn.Module]] = {
 }
 # The logarithm that `BCELoss` never goes below.
 SMALLEST_LOG = -100.0
+# What is narrower than a vector of the CPU's instructions, and long enough to be worth turning.
+_NARROW, _MANY_ROWS = 16, 64
+
+
+def log_softmax(outputs: torch.Tensor) -> torch.Tensor:
+    """`outputs.log_softmax(1)`, by the way that is faster for a few columns."""
+    if _is_narrow(outputs):
+        return outputs.t().contiguous().log_softmax(0).t()
+    return outputs.log_softmax(1)
+
+
+def softmax(outputs: torch.Tensor) -> torch.Tensor:
+    """`outputs.softmax(1)`, by the way that is faster for a few columns."""
+    return outputs.t().softmax(0).t() if _is_narrow(outputs) else outputs.softmax(1)
+
+
+def _is_narrow(outputs: torch.Tensor) -> bool:
+    """Whether torch's softmax is faster down the columns of the transpose.
+
+    Along a row the CPU has vector instructions only for what fills a vector: 1,000 rows of 10
+    columns take 106 us along the rows and 13 us down the columns.
+    """
+    return outputs.is_cpu and outputs.shape[1] < _NARROW and len(outputs) >= _MANY_ROWS
 
 
 class RowLoss:
@@ -59,6 +82,18 @@ class NegativeLogLikelihood(RowLoss):
         # The inner clamp keeps the gradient of log(0), which is not a number, out of the graph.
         logs = outputs.clamp(min=tiny).log().where(outputs >= tiny, SMALLEST_LOG)
         return self.loss(logs, targets)
+
+
+class CrossEntropy(RowLoss):
+    """`CrossEntropyLoss` without class weights and label smoothing."""
+
+    loss: nn.CrossEntropyLoss
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        ignored = self.loss.ignore_index
+        return F.nll_loss(
+            log_softmax(outputs), targets, ignore_index=ignored, reduction="none"
+        )
 
 
 class SmoothedCrossEntropy(RowLoss):
@@ -202,4 +237,6 @@ def row_loss(
             )
         return SmoothedCrossEntropy(loss, weight.detach().clone()), combined
     loss.register_buffer("weight", None)
+    if type(loss) is nn.CrossEntropyLoss and not loss.label_smoothing:
+        return CrossEntropy(loss), combined
     return (NegativeLogLikelihood if takes_log else RowLoss)(loss), combined

@@ -18,6 +18,9 @@ class Precision:
         The dtype of the module's weights and of the rows that it is given.
     """
 
+    # Whether a step is no more than a backward pass and `optimizer.step`.
+    is_recordable = True
+
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
@@ -53,6 +56,8 @@ class MixedPrecision(Precision):
 
 class ScaledPrecision(MixedPrecision):
     """fp16 autocast, with the gradients scaled so that small ones do not vanish."""
+
+    is_recordable = False
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device, torch.float16)

@@ -172,19 +172,23 @@ def run(
             epochs=len(history) + epochs,
             steps_per_epoch=math.ceil(n_batches / parameters["accumulate"]),
         )
+        shuffles = torch.Generator("cpu").manual_seed(run_seed) if parameters["shuffle"] else None
         trainer = Trainer(
             state,
             precision,
             callbacks,
+            train_source,
+            valid_source,
+            shuffles,
             batch_size=batch_size,
             min_rows=min_rows,
             evaluation_rows=learned.evaluation_rows,
             accumulate=parameters["accumulate"],
             clip_grad_norm=parameters["clip_grad_norm"],
+            is_captured=parameters["compile"] == "auto",
         )
-        shuffles = torch.Generator("cpu").manual_seed(run_seed) if parameters["shuffle"] else None
         try:
-            trainer.fit(train_source, valid_source, shuffles)
+            trainer.fit()
         except (KeyboardInterrupt, TrainingDiverged) as error:
             interruption = error
     return Outcome(state, learned, interruption)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -29,27 +30,30 @@ class Snapshot:
             for layer in module.modules()
             for name, _ in layer.named_buffers(recurse=False)
         ]
-        self._saved = [tensor.detach().clone() for tensor in self._live()]
+        self._saved = [tensor.clone() for tensor in self._live()]
 
     def _live(self) -> list[torch.Tensor]:
-        return [*self._parameters, *(getattr(layer, name) for layer, name in self._buffers)]
+        if not self._buffers:
+            return self._parameters
+        buffers = [getattr(layer, name).detach() for layer, name in self._buffers]
+        return self._parameters + buffers
 
-    @torch.no_grad()
     def take(self) -> None:
         """Copy the weights as they are now."""
-        for saved, live in zip(self._saved, self._live(), strict=True):
-            saved.copy_(live)
+        torch._foreach_copy_(self._saved, self._live())
 
-    @torch.no_grad()
     def restore(self) -> None:
         """Put the copied weights back into the module."""
-        for saved, live in zip(self._saved, self._live(), strict=True):
-            live.copy_(saved)
+        torch._foreach_copy_(self._live(), self._saved)
 
     def is_live_finite(self) -> bool:
         """Whether the weights, as they are now, are finite."""
-        largest = torch.nn.utils.get_total_norm(self._parameters, norm_type=float("inf"))
-        return bool(largest.isfinite())
+        floating = [tensor for tensor in self._parameters if tensor.is_floating_point()]
+        norms = torch.stack(torch._foreach_norm(floating))
+        # The norm of huge weights overflows before they do.
+        return math.isfinite(norms.max().item()) or all(
+            bool(tensor.isfinite().all()) for tensor in floating
+        )
 
 
 class TrainingState:

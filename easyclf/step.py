@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
+from easyclf.capture import Tapes
 from easyclf.data import Batch
 from easyclf.heads import Head
 from easyclf.metrics import Measured, Number
+from easyclf.optimizers import direct_update
 from easyclf.precision import Forward, Precision
 from easyclf.state import TrainingState
+from easyclf.tape import Tape
+
+Gradients = Sequence[torch.Tensor | None]
 
 
 def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) -> Measured:
@@ -33,7 +38,10 @@ def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) ->
 
 
 class Step:
-    """An eager step.
+    """One step: the gradients of a group of batches, clipped, and an update of the weights.
+
+    Where it is sound the forward and the backward pass are played from a tape, and the kernel of
+    the optimizer is called directly. What it computes is the same.
 
     Parameters
     ----------
@@ -43,23 +51,94 @@ class Step:
         The precision of the forward pass.
     clip_grad_norm : float or None
         The norm that the gradient is clipped to.
+    n_steps : int
+        Steps that will be taken in all and may be played from tapes.
     """
 
     def __init__(
-        self, state: TrainingState, precision: Precision, clip_grad_norm: float | None
+        self,
+        state: TrainingState,
+        precision: Precision,
+        clip_grad_norm: float | None,
+        *,
+        n_steps: int,
     ) -> None:
         self._state, self._precision, self._clip = state, precision, clip_grad_norm
         self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
+        self._tapes = Tapes(
+            self._differentiate,
+            state.module,
+            state.head,
+            mode=True,
+            n_calls=0 if self._needs_closure or not precision.is_recordable else n_steps,
+        )
+        self._updates: dict[Tape, Callable[[Any], None]] = {}
+        self._gradients: Gradients | None = None
 
     def __call__(self, group: Sequence[Batch]) -> list[Measured]:
         """Take one step down the gradient of the mean loss over all rows of the group."""
+        if len(group) == 1:
+            tape = self._tapes.get(group[0])
+            if tape is not None:
+                return [self._play(tape, group[0])]
+        elif not self._state.module.training:
+            self._state.module.train()
         if self._needs_closure:
             return self._step_with_closure(group)
         measured = self._compute_gradients(group)
         self._precision.step(self._state.optimizer)
         return measured
+
+    def check(self) -> None:
+        """Notice what has been changed from outside since the last step."""
+        self._tapes.check()
+        self._updates.clear()
+
+    def show_gradients(self) -> None:
+        """Leave the gradients of the last step where an eager step leaves them."""
+        if self._gradients is not None:
+            for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
+                parameter.grad = gradient
+            self._gradients = None
+
+    def _play(self, tape: Tape, batch: Batch) -> Measured:
+        measured, gradients = tape(*batch)
+        update = self._updates.get(tape)
+        if update is None:
+            update = self._updates[tape] = self._choose_update(gradients)
+        update(gradients)
+        self._gradients = gradients
+        return Measured(*measured)
+
+    def _choose_update(self, gradients: Gradients) -> Callable[[Any], None]:
+        has_gradient = [gradient is not None for gradient in gradients]
+        update = direct_update(self._state.optimizer, has_gradient)
+        if update is None:
+            return self._update_by_step
+        if all(has_gradient):
+            return update
+        return lambda gradients: update([one for one in gradients if one is not None])
+
+    def _update_by_step(self, gradients: Gradients) -> None:
+        self._gradients = gradients
+        self.show_gradients()
+        self._state.optimizer.step()
+
+    def _differentiate(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
+        """What `_compute_gradients` does for a batch, as a function without side effects."""
+        state = self._state
+        measured = measure(state.forward, state.head, self._precision, batch)
+        loss = measured.loss
+        trained = [parameter for parameter in self._parameters if parameter.requires_grad]
+        found = torch.autograd.grad(loss, trained, allow_unused=True)
+        gradients = dict(zip(trained, _laid_out(found, trained), strict=True))
+        there = [parameter for parameter in trained if gradients[parameter] is not None]
+        if self._clip is not None:
+            clipped = _clipped([gradients[parameter] for parameter in there], self._clip)
+            gradients |= zip(there, clipped, strict=True)
+        return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self._parameters]
 
     def _step_with_closure(self, group: Sequence[Batch]) -> list[Measured]:
         seen: list[list[Measured]] = []
@@ -86,6 +165,25 @@ class Step:
             precision.unscale(state.optimizer)
             torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
         return measured
+
+
+def _laid_out(gradients: Gradients, parameters: Sequence[torch.Tensor]) -> Gradients:
+    """Gradients each in its own memory, laid out as its parameter is: as the kernels take them."""
+    result, taken = [], set()
+    for gradient, parameter in zip(gradients, parameters, strict=True):
+        if gradient is not None:
+            memory = gradient.untyped_storage().data_ptr()
+            if gradient.stride() != parameter.stride() or memory in taken:
+                gradient = torch.empty_like(parameter).copy_(gradient)
+            taken.add(memory)
+        result.append(gradient)
+    return result
+
+
+def _clipped(gradients: Sequence[torch.Tensor], norm: float) -> list[torch.Tensor]:
+    """As `clip_grad_norm_`, which works in place."""
+    factor = norm / (torch.nn.utils.get_total_norm(gradients) + 1e-6)
+    return [gradient * factor.clamp(max=1.0) for gradient in gradients]
 
 
 def _group_weight(head: Head, group: Sequence[Batch]) -> Number:

@@ -6,16 +6,17 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
 
 from easyclf.callbacks.base import Callback, Hooks
+from easyclf.capture import Tapes
 from easyclf.data import Batch, Source
 from easyclf.heads import Head
 from easyclf.interrupts import Interruption, deferred_interrupts
-from easyclf.metrics import RunningMetrics
+from easyclf.metrics import Measured, RunningMetrics
 from easyclf.precision import Precision
 from easyclf.state import Snapshot, TrainingState
 from easyclf.step import Step, measure
@@ -40,6 +41,10 @@ class Trainer:
         The precision of the arithmetic.
     callbacks : sequence of Callback
         Their hooks are called in this order.
+    train, valid : Source
+        What to train on, and what to measure after each epoch, if anything.
+    generator : Generator or None
+        What shuffles the rows; None leaves them in order.
     batch_size : int
         Rows in a training batch.
     min_rows : int
@@ -50,6 +55,8 @@ class Trainer:
         Batches in a step.
     clip_grad_norm : float or None
         The norm that the gradient is clipped to.
+    is_captured : bool
+        Whether what comes often may be played from tapes.
     """
 
     def __init__(
@@ -57,12 +64,16 @@ class Trainer:
         state: TrainingState,
         precision: Precision,
         callbacks: Sequence[Callback],
+        train: Source,
+        valid: Source | None,
+        generator: torch.Generator | None,
         *,
         batch_size: int,
         min_rows: int,
         evaluation_rows: int,
         accumulate: int,
         clip_grad_norm: float | None,
+        is_captured: bool,
     ) -> None:
         self._state = state
         self._precision = precision
@@ -71,9 +82,19 @@ class Trainer:
         self._min_rows = min_rows
         self._evaluation_rows = evaluation_rows
         self._accumulate = accumulate
-        self._step = Step(state, precision, clip_grad_norm)
+        self._train, self._valid, self._generator = train, valid, generator
+        # Who looks at single steps is shown each of them.
+        watched = self._hooks.may_change("on_batch_begin", "on_batch_end")
+        self._may_change = watched or self._hooks.may_change("on_epoch_begin", "on_epoch_end")
+        n_epochs = state.epochs - state.epoch if is_captured else 0
+        n_steps = 0 if watched else n_epochs * state.steps_per_epoch
+        self._step = Step(state, precision, clip_grad_norm, n_steps=n_steps)
+        n_validations = 0 if valid is None else n_epochs * valid.n_batches(evaluation_rows)
+        self._validation = Tapes(
+            self._measure, state.module, state.head, mode=False, n_calls=n_validations
+        )
 
-    def fit(self, train: Source, valid: Source | None, generator: torch.Generator | None) -> None:
+    def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
 
         Raises
@@ -90,25 +111,20 @@ class Trainer:
                 hooks.call("on_train_begin", state)
                 while state.epoch < state.epochs and state.stop_reason is None:
                     state.epoch += 1
-                    self._run_epoch(train, valid, generator, finite, interruption)
+                    self._run_epoch(finite, interruption)
                 hooks.call("on_train_end", state)
         finally:
             state.module.eval()
             hooks.close(state)
 
-    def _run_epoch(
-        self,
-        train: Source,
-        valid: Source | None,
-        generator: torch.Generator | None,
-        finite: Snapshot,
-        interruption: Interruption,
-    ) -> None:
+    def _run_epoch(self, finite: Snapshot, interruption: Interruption) -> None:
         state, began = self._state, time.perf_counter()
         self._hooks.call("on_epoch_begin", state)
-        state.module.train()
+        if self._may_change:
+            self._step.check()
         lr = float(state.optimizer.param_groups[0]["lr"])
-        metrics = self._train_epoch(train, generator, interruption)
+        metrics = self._train_epoch(interruption)
+        self._step.show_gradients()
         logs = metrics.read()
         if not math.isfinite(logs["loss"]) or not finite.is_live_finite():
             finite.restore()
@@ -116,25 +132,24 @@ class Trainer:
             state.optimizer.state.clear()
             self._raise_diverged(metrics, lr)
         finite.take()
-        if valid is not None:
-            state.module.eval()
-            measured = evaluate(
-                state.module, state.head, self._precision, valid, self._evaluation_rows
-            )
+        if self._valid is not None:
+            if self._may_change:
+                self._validation.check()
+            measured = self._validate(self._valid)
             logs |= {f"val_{name}": value for name, value in measured.items()}
         logs |= {"lr": lr, "seconds": time.perf_counter() - began}
         state.logs = logs
         state.history.append({"epoch": state.epoch, **logs})
+        if self._may_change:
+            state.module.eval()
         self._hooks.call("on_epoch_end", state)
         interruption.check()
 
-    def _train_epoch(
-        self, train: Source, generator: torch.Generator | None, interruption: Interruption
-    ) -> RunningMetrics:
+    def _train_epoch(self, interruption: Interruption) -> RunningMetrics:
         state, hooks = self._state, self._hooks
         watched = hooks.has("on_batch_begin", "on_batch_end")
         metrics = RunningMetrics()
-        batches = train.batches(self._batch_size, generator, self._min_rows)
+        batches = self._train.batches(self._batch_size, self._generator, self._min_rows)
         for state.batch, group in enumerate(_groups(batches, self._accumulate), start=1):
             if watched:
                 hooks.call("on_batch_begin", state)
@@ -158,6 +173,19 @@ class Trainer:
             interruption.check()
         _check_any_batch(metrics)
         return metrics
+
+    def _validate(self, source: Source) -> dict[str, float]:
+        metrics = RunningMetrics()
+        for batch in source.batches(self._evaluation_rows):
+            tape = self._validation.get(batch)
+            metrics.add(Measured(*(self._measure(batch) if tape is None else tape(*batch))))
+        _check_any_batch(metrics)
+        return metrics.read()
+
+    @torch.inference_mode()
+    def _measure(self, batch: Batch) -> tuple[Any, ...]:
+        state = self._state
+        return tuple(measure(state.module, state.head, self._precision, batch))
 
     def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:
         state = self._state

@@ -19,6 +19,13 @@ class Callback:
     A hook that nobody overrides is never called. One callback serves many fits: reset what a fit
     learns in `on_train_begin`, and let the results that users read end in `_`.
 
+    Attributes
+    ----------
+    is_passive : bool, default=False
+        Whether the hooks only look at `logs` and `history`: not at gradients, and without changing
+        the module or the optimizer. A class that says so lets the fastest step go on; its
+        subclasses have to say so again.
+
     Examples
     --------
     >>> from easyclf import Callback
@@ -151,6 +158,7 @@ class Hooks:
     """The hooks that some callback overrides, in the order of the callbacks."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
+        self._callbacks = callbacks
         self._hooks = {
             name: [
                 (type(callback).__name__, getattr(callback, name))
@@ -163,6 +171,14 @@ class Hooks:
     def has(self, *names: str) -> bool:
         """Whether any callback overrides one of these hooks."""
         return any(self._hooks[name] for name in names)
+
+    def may_change(self, *names: str) -> bool:
+        """Whether a callback that is not passive overrides one of these hooks."""
+        return any(
+            _overrides(callback, name) and not vars(type(callback)).get("is_passive", False)
+            for callback in self._callbacks
+            for name in names
+        )
 
     def call(self, name: str, state: TrainingState) -> None:
         """Call one hook of all callbacks; an error says whose it was."""

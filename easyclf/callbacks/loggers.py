@@ -34,6 +34,8 @@ class AccuracyLogger(Callback):
     epoch 20/20  loss 0.4337  accuracy 0.8533
     """
 
+    is_passive = True
+
     def __init__(self, every: int = 1, stream: TextIO | None = None, percent: bool = False) -> None:
         self.every = every
         self.stream = stream
@@ -86,6 +88,8 @@ class ProgressBar(Callback):
     delay : float, default=0.0
         Seconds of work before the bar appears.
     """
+
+    is_passive = True
 
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = delay

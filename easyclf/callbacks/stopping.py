@@ -59,6 +59,8 @@ class EarlyStopping(Callback):
     best_epoch_: int | None
     stopped_epoch_: int | None
 
+    is_passive = True
+
     def __init__(
         self,
         monitor: str = "val_loss",

@@ -1,0 +1,167 @@
+"""Tapes of what a run does with every batch, made where they are proved to be sound."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from easyclf.data import Batch
+from easyclf.purity import Reading
+from easyclf.tape import NotRecordable, Tape, record
+
+_log = logging.getLogger("easyclf")
+# A tape is made for a shape that came this often and will come so much more often: to make and
+# to try it takes as long as it saves in some thirty steps.
+_SEEN, _WORTHWHILE = 5, 64
+# The time of modules with more weights goes into arithmetic.
+_MOST_WEIGHTS = 2**22
+
+
+class Tapes:
+    """Tapes of a function of a batch, one for each shape that comes often.
+
+    Before a tape is used it is tried: played on the batch that it was made with, it must give
+    what the function gave, and leave buffers and random states as the function left them.
+
+    Parameters
+    ----------
+    function : callable
+        `Batch -> tensors and numbers in tuples`. It changes buffers at most.
+    module : nn.Module
+        The module that it calls.
+    head : object
+        What else it reads.
+    mode : bool
+        Whether the module has to be in training mode for it.
+    n_calls : int
+        Batches that will come in all; with 0 no tapes are made.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Batch], Any],
+        module: nn.Module,
+        head: object,
+        *,
+        mode: bool,
+        n_calls: int,
+    ) -> None:
+        self._function, self._module, self._head, self._mode = function, module, head, mode
+        self._n_calls = n_calls
+        self._tapes: dict[Any, Tape] = {}
+        self._seen: Counter[Any] = Counter()
+        self._reading: Reading | None = None
+
+    def get(self, batch: Batch) -> Tape | None:
+        """The tape for batches of this shape; without one the module is in the right mode."""
+        shape = None
+        if self._n_calls:
+            x, y, weight = batch
+            assert y is not None
+            shape = (x.shape, x.stride(), x.dtype, y.shape, weight is None)
+            tape = self._tapes.get(shape)
+            if tape is not None:
+                return tape
+        if self._module.training is not self._mode:
+            self._module.train(self._mode)
+        if shape is None:
+            return None
+        self._seen[shape] += 1
+        seen, share = self._seen[shape], self._seen[shape] / self._seen.total()
+        if seen < _SEEN or share * self._n_calls < seen + _WORTHWHILE:
+            return None
+        try:
+            tape = self._tapes[shape] = self._record(batch)
+        except NotRecordable as reason:
+            self._n_calls = 0
+            self._tapes.clear()
+            _log.debug("%s runs as it is: %s.", type(self._module).__name__, reason)
+            return None
+        what = "trained" if self._mode else "evaluated"
+        _log.debug("%s is %s from a tape.", type(self._module).__name__, what)
+        return tape
+
+    def check(self) -> None:
+        """Forget the tapes if what they depend on has changed since they were made."""
+        if self._tapes:
+            self._module.train(self._mode)
+            if self._read() != self._reading:
+                self._tapes.clear()
+                self._seen.clear()
+
+    def _read(self) -> Reading | None:
+        try:
+            return Reading([self._module, self._head])
+        except NotRecordable:
+            return None
+
+    def _record(self, batch: Batch) -> Tape:
+        if _get_current_dispatch_mode() is not None:
+            raise NotRecordable("somebody else watches its operations")
+        self._reading = reading = Reading([self._module, self._head])
+        known = reading.tensors
+        if sum(tensor.numel() for tensor in known) > _MOST_WEIGHTS:
+            raise NotRecordable("it has so many weights that Python takes little of its time")
+        trial = Batch(*(None if tensor is None else tensor.clone() for tensor in batch))  # type: ignore[arg-type]
+        inputs = [tensor for tensor in trial if tensor is not None]
+        before = _Moment(known)
+        try:
+            expected, tape = record(lambda: self._function(trial), inputs, known)
+            left = _Moment(known)
+            before.restore()
+            found = tape(*inputs)
+            if not _is_same([expected, left.values], [found, _Moment(known).values]):
+                raise NotRecordable("a replay differs from what it does")
+            if self._read() != reading:
+                raise NotRecordable("its forward pass changes what it reads")
+        except NotRecordable:
+            raise
+        except Exception as error:
+            raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
+        finally:
+            before.restore()
+        return tape
+
+
+class _Moment:
+    """The values of tensors and the states of torch's generators, which can be put back."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self._tensors = tensors
+        self._copies = [tensor.detach().clone() for tensor in tensors]
+        devices = {tensor.device for tensor in tensors if tensor.is_cuda}
+        self._cpu = torch.get_rng_state()
+        self._cuda = [(torch.cuda.get_rng_state(device), device) for device in devices]
+
+    @property
+    def values(self) -> list[torch.Tensor]:
+        """All of them."""
+        return [*self._copies, self._cpu, *(state for state, _ in self._cuda)]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Make everything as it was."""
+        for tensor, copy in zip(self._tensors, self._copies, strict=True):
+            tensor.copy_(copy)
+        torch.set_rng_state(self._cpu)
+        for state, device in self._cuda:
+            torch.cuda.set_rng_state(state, device)
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two results of one structure are equal: on the CPU to the last bit."""
+    if isinstance(first, torch.Tensor):
+        if not first.is_floating_point():
+            return torch.equal(first, second)
+        precise, near = (0.0, 0.0), (1e-4, 1e-6)
+        relative, absolute = precise if first.is_cpu else near
+        return torch.allclose(first, second, relative, absolute, equal_nan=True)
+    if isinstance(first, (tuple, list)):
+        return all(map(_is_same, first, second))
+    return bool(first == second)
