@@ -34,3 +34,12 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def free_memory(device: torch.device) -> int | None:
     """Bytes free on a device that has a memory of its own and says so, else None."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device, or the host, has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # How the allocators of the CPU and of mps say it.
+    words = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

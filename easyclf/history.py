@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,15 @@ class History:
         """
         return list(dict.fromkeys(name for row in self._rows for name in row))
 
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
+    @overload
+    def __getitem__(self, name: str) -> NDArray[np.float64]: ...
+
+    @overload
+    def __getitem__(self, name: int) -> Row: ...
+
+    def __getitem__(self, name: str | int) -> NDArray[np.float64] | Row:
+        if isinstance(name, int):
+            return dict(self._rows[name])
         names = self.keys()
         if name not in names:
             raise KeyError(

@@ -91,9 +91,7 @@ class CrossEntropy(RowLoss):
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         ignored = self.loss.ignore_index
-        return F.nll_loss(
-            log_softmax(outputs), targets, ignore_index=ignored, reduction="none"
-        )
+        return F.nll_loss(log_softmax(outputs), targets, ignore_index=ignored, reduction="none")
 
 
 class SmoothedCrossEntropy(RowLoss):

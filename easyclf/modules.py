@@ -226,6 +226,21 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
     return torchvision_model
 
 
+def prefers_channels_last(module: nn.Module, device: torch.device, n_numbers: int) -> bool:
+    """Whether its convolutions are faster with the channels of a pixel side by side in memory.
+
+    On the CPU a training step then takes 5 to 35 % less time, unless the weights, which are
+    reordered in every step, are many times the `n_numbers` of a batch: `resnet18` takes 27 % more
+    on 16 images of 32 x 32, where they are 230 times as many.
+    """
+    if device.type != "cpu" or any(is_lazy(parameter) for parameter in module.parameters()):
+        return False
+    weights = sum(
+        layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)
+    )
+    return 0 < weights <= 32 * n_numbers
+
+
 class Probe(NamedTuple):
     """What forward passes on a few rows showed of a module."""
 

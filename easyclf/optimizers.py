@@ -93,9 +93,7 @@ def continue_from(new: torch.optim.Optimizer, old: torch.optim.Optimizer) -> Non
         new.load_state_dict({"state": state, "param_groups": groups})
 
 
-def direct_update(
-    optimizer: torch.optim.Optimizer, has_gradient: Sequence[bool]
-) -> Update | None:
+def direct_update(optimizer: torch.optim.Optimizer, has_gradient: Sequence[bool]) -> Update | None:
     """The fused kernel of an optimizer without the Python around it, which takes longer.
 
     Parameters

@@ -59,7 +59,7 @@ _TRUSTED = (
     "math",
 )
 _READABLE_MODULES = ("torch", "torchvision", "functools", "itertools", "math", "operator", "typing")
-_PURE_BUILTINS = frozenset(
+_PURE_BUILTINS = set(
     "abs all any bool callable complex dict divmod enumerate filter float frozenset getattr "
     "hasattr int isinstance issubclass iter len list map max min next object pow range reversed "
     "round set slice sorted str sum super tuple type zip".split()
@@ -231,7 +231,8 @@ class Reading:
                         for method in _own_names(owner):
                             values += self._read_named(method, owner)
                 elif "DEREF" in operation and used in cells:
-                    values.append(self._read_global(cells[used].cell_contents, f"`{used}` in {name}"))
+                    value = cells[used].cell_contents
+                    values.append(self._read_global(value, f"`{used}` in {name}"))
                 elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")):
                     if used in _REFUSED_NAMES:
                         raise NotRecordable(f"{name} uses `{used}`")

@@ -12,18 +12,20 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from easyclf.callbacks import Callback
-from easyclf.data import Placement, Rows, Source
+from easyclf.data import Batch, Placement, Rows, Source
 from easyclf.device import resolve_device
+from easyclf.evaluation import Evaluation, evaluate, measure, predict_outputs
 from easyclf.heads import Head, build_head
 from easyclf.history import History
-from easyclf.modules import MLP, build_module, probe
+from easyclf.metrics import Measured
+from easyclf.modules import MLP, Probe, build_module, prefers_channels_last, probe
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import forwarded
 from easyclf.precision import Precision, resolve_precision
 from easyclf.randomness import isolated, seed_after
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
-from easyclf.trainer import Trainer, TrainingDiverged, evaluate, predict_outputs
+from easyclf.trainer import Trainer, TrainingDiverged
 
 # Numbers in an evaluation batch: its rows are as many as hold about this many.
 _EVALUATION_NUMBERS = 2**20
@@ -77,9 +79,14 @@ class Learned(NamedTuple):
 
     def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
         """The exact `loss` and `accuracy`."""
-        source, n_rows = self.source(rows), self.evaluation_rows
+        module.eval()
+
+        @torch.inference_mode()
+        def measure_batch(batch: Batch) -> Measured:
+            return measure(module, self.head, self.precision, batch)
+
         with isolated(self.seed, self.placement.device, waits=False):
-            return evaluate(module.eval(), self.head, self.precision, source, n_rows)
+            return evaluate(self.source(rows), Evaluation(self.evaluation_rows), measure_batch)
 
     def on_cpu(self) -> Learned:
         """A copy for a machine without the accelerator."""
@@ -149,7 +156,9 @@ def run(
         module.to(device, precision.dtype)
         batch_size = _batch_size(parameters["batch_size"], train)
         min_rows = _fewest_rows(module, batch_size, train.n_rows)
-        head, placement = _read_module(module, parameters, train, valid, encoder, precision, device)
+        head, placement = _read_module(
+            module, parameters, train, valid, encoder, precision, device, batch_size
+        )
         learned = Learned(head, encoder, precision, placement, sample_shape, seed)
         train_source = learned.source(train, is_kept=True)
         valid_source = None if valid is None else learned.source(valid, is_kept=True)
@@ -172,6 +181,8 @@ def run(
             epochs=len(history) + epochs,
             steps_per_epoch=math.ceil(n_batches / parameters["accumulate"]),
         )
+        if parameters["compile"] is True:
+            state.forward = torch.compile(module)
         shuffles = torch.Generator("cpu").manual_seed(run_seed) if parameters["shuffle"] else None
         trainer = Trainer(
             state,
@@ -214,13 +225,15 @@ def _read_module(
     encoder: TargetEncoder,
     precision: Precision,
     device: torch.device,
+    batch_size: int,
 ) -> tuple[Head, Placement]:
     """Find out what the outputs of the module mean, and how it wants its inputs."""
     assert train.codes is not None
     # Not as many rows as columns, lest one be taken for the other.
     n_rows = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
     rows = train.first(n_rows).to(device)
-    seen = probe(module, rows, precision.dtype)
+    is_large = prefers_channels_last(module, device, batch_size * math.prod(rows.shape[1:]))
+    seen, layout = _probe(module, rows, precision.dtype, tries_channels_last=is_large)
     head = build_head(
         (seen.output, seen.evaluated),
         type(module).__name__,
@@ -232,8 +245,24 @@ def _read_module(
         class_weight=class_weights(parameters["class_weight"], encoder, train.codes),
         is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
     )
-    placement = Placement(device, seen.input_dtype, seen.changes_input, precision.dtype)
+    placement = Placement(device, seen.input_dtype, seen.changes_input, precision.dtype, layout)
     return head.to(device, precision.dtype), placement
+
+
+def _probe(
+    module: nn.Module, rows: torch.Tensor, dtype: torch.dtype, *, tries_channels_last: bool
+) -> tuple[Probe, torch.memory_format]:
+    """Pass rows through the module, in the layout that it is to keep."""
+    if tries_channels_last and rows.ndim == 4:
+        layout = torch.channels_last
+        try:
+            return probe(
+                module.to(memory_format=layout), rows.to(memory_format=layout), dtype
+            ), layout
+        except RuntimeError:
+            # It takes for granted how its features lie in memory, as `view` does.
+            module.to(memory_format=torch.contiguous_format)
+    return probe(module, rows, dtype), torch.preserve_format
 
 
 def _batch_size(batch_size: int | str, train: Rows) -> int:

@@ -9,32 +9,15 @@ import torch
 
 from easyclf.capture import Tapes
 from easyclf.data import Batch
+from easyclf.evaluation import measure
 from easyclf.heads import Head
 from easyclf.metrics import Measured, Number
 from easyclf.optimizers import direct_update
-from easyclf.precision import Forward, Precision
+from easyclf.precision import Precision
 from easyclf.state import TrainingState
 from easyclf.tape import Tape
 
 Gradients = Sequence[torch.Tensor | None]
-
-
-def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) -> Measured:
-    """One forward pass: the loss, with its graph, and the hits of a batch."""
-    outputs = precision.run(forward, batch.x)
-    assert batch.y is not None
-    losses = head.losses(outputs, batch.y)
-    hits = head.hits(outputs.detach(), batch.y)
-    weights = head.loss_weights(batch.y, batch.weight)
-    # Counts of hits are exact in float32 up to batches of 16 million rows.
-    if weights is None:
-        n_rows = len(losses)
-        return Measured(losses.mean(), n_rows, hits.sum(dtype=losses.dtype), n_rows)
-    row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
-    total = weights.sum()
-    # A batch may hold only rows whose class has weight 0.
-    loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return Measured(loss, total, (hits * row_weights).sum(), row_weights.sum())
 
 
 class Step:
@@ -68,7 +51,7 @@ class Step:
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
         self._tapes = Tapes(
-            self._differentiate,
+            self.differentiate,
             state.module,
             state.head,
             mode=True,
@@ -126,7 +109,7 @@ class Step:
         self.show_gradients()
         self._state.optimizer.step()
 
-    def _differentiate(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
+    def differentiate(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
         """What `_compute_gradients` does for a batch, as a function without side effects."""
         state = self._state
         measured = measure(state.forward, state.head, self._precision, batch)

@@ -60,7 +60,7 @@ _TURNS = {
 }
 
 
-class NotRecordable(Exception):  # noqa: N818
+class NotRecordable(Exception):
     """Why a function cannot be recorded."""
 
 
@@ -95,6 +95,7 @@ class _Operation:
         names, places = _written(self.function)
         given = [self.arguments[place] for place in places if place < len(self.arguments)]
         return _numbers([*given, *(self.keywords.get(name) for name in names)])
+
 
 @functools.cache
 def _written(function: Any) -> tuple[list[str], list[int]]:
@@ -137,11 +138,11 @@ def _numbers(nested: Any) -> list[int]:
     return [leaf.number for leaf in _leaves(nested) if isinstance(leaf, _Value)]
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes every operation of this thread, below autograd, while it is active."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         # All of them are held, so that no two ever have the same identity or memory.
         self.tensors: list[torch.Tensor] = []
         self.operations: list[_Operation] = []
@@ -177,7 +178,8 @@ class _Recorder(TorchDispatchMode):
             outputs = function(*arguments, **keywords)
         else:
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
-        self.operations.append(_Operation(function, *seen, _map(self._add, outputs)))
+        given, named = seen
+        self.operations.append(_Operation(function, given, named, _map(self._add, outputs)))
         return outputs
 
     def place(self, leaf: Any) -> Any:

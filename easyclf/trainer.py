@@ -1,4 +1,4 @@
-"""The loop: epochs over a source, validation, and outputs for prediction."""
+"""The loop: epochs over a source, each with its validation."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from itertools import islice
 from typing import Any, NoReturn
 
 import torch
-from torch import nn
 
 from easyclf.callbacks.base import Callback, Hooks
 from easyclf.capture import Tapes
 from easyclf.data import Batch, Source
-from easyclf.heads import Head
+from easyclf.device import is_out_of_memory
+from easyclf.evaluation import Evaluation, check_any_batch, evaluate, measure
 from easyclf.interrupts import Interruption, deferred_interrupts
 from easyclf.metrics import Measured, RunningMetrics
 from easyclf.precision import Precision
 from easyclf.state import Snapshot, TrainingState
-from easyclf.step import Step, measure
+from easyclf.step import Step
 
 
 class TrainingDiverged(FloatingPointError):
@@ -80,7 +80,7 @@ class Trainer:
         self._hooks = Hooks(callbacks)
         self._batch_size = batch_size
         self._min_rows = min_rows
-        self._evaluation_rows = evaluation_rows
+        self._evaluation = Evaluation(evaluation_rows)
         self._accumulate = accumulate
         self._train, self._valid, self._generator = train, valid, generator
         # Who looks at single steps is shown each of them.
@@ -90,7 +90,7 @@ class Trainer:
         n_steps = 0 if watched else n_epochs * state.steps_per_epoch
         self._step = Step(state, precision, clip_grad_norm, n_steps=n_steps)
         n_validations = 0 if valid is None else n_epochs * valid.n_batches(evaluation_rows)
-        self._validation = Tapes(
+        self._tapes = Tapes(
             self._measure, state.module, state.head, mode=False, n_calls=n_validations
         )
 
@@ -134,8 +134,8 @@ class Trainer:
         finite.take()
         if self._valid is not None:
             if self._may_change:
-                self._validation.check()
-            measured = self._validate(self._valid)
+                self._tapes.check()
+            measured = evaluate(self._valid, self._evaluation, self._validate)
             logs |= {f"val_{name}": value for name, value in measured.items()}
         logs |= {"lr": lr, "seconds": time.perf_counter() - began}
         state.logs = logs
@@ -156,6 +156,8 @@ class Trainer:
             try:
                 measured = self._step(group)
             except Exception as error:
+                if is_out_of_memory(error):
+                    raise self._too_large(group[0]) from error
                 error.add_note(
                     f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
                     f"{tuple(group[0].x.shape)}."
@@ -171,21 +173,41 @@ class Trainer:
                 if state.stop_reason is not None:
                     break
             interruption.check()
-        _check_any_batch(metrics)
+        check_any_batch(metrics)
         return metrics
 
-    def _validate(self, source: Source) -> dict[str, float]:
-        metrics = RunningMetrics()
-        for batch in source.batches(self._evaluation_rows):
-            tape = self._validation.get(batch)
-            metrics.add(Measured(*(self._measure(batch) if tape is None else tape(*batch))))
-        _check_any_batch(metrics)
-        return metrics.read()
+    def _validate(self, batch: Batch) -> Measured:
+        tape = self._tapes.get(batch)
+        return Measured(*(self._measure(batch) if tape is None else tape(*batch)))
 
     @torch.inference_mode()
     def _measure(self, batch: Batch) -> tuple[Any, ...]:
         state = self._state
-        return tuple(measure(state.module, state.head, self._precision, batch))
+        return tuple(measure(state.forward, state.head, self._precision, batch))
+
+    def _too_large(self, batch: Batch) -> MemoryError:
+        """The error that says how many rows there is memory for."""
+        n_rows = len(batch.x)
+        fitting = n_rows // 2
+        while fitting:
+            try:
+                self._step.differentiate(batch.rows(0, fitting))
+                break
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+            fitting //= 2
+        advice = "no smaller one fits either: use a smaller module"
+        if fitting:
+            groups = self._accumulate * math.ceil(n_rows / fitting)
+            advice = (
+                f"{fitting} fit: use batch_size={fitting}, with accumulate={groups} for steps over "
+                "as many rows"
+            )
+        return MemoryError(
+            f"A training batch of shape {tuple(batch.x.shape)} does not fit into the memory of "
+            f"{batch.x.device}; {advice}."
+        )
 
     def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:
         state = self._state
@@ -199,38 +221,5 @@ class Trainer:
         )
 
 
-def _check_any_batch(metrics: RunningMetrics) -> None:
-    if not metrics.n_batches:
-        raise ValueError(
-            "The data yielded no batch; a DataLoader with `drop_last=True` needs at least as many "
-            "rows as its `batch_size`."
-        )
-
-
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
     return iter(lambda: tuple(islice(batches, size)), ())
-
-
-@torch.inference_mode()
-def evaluate(
-    module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
-) -> dict[str, float]:
-    """Exact `loss` and `accuracy` over a source, in batches of `n_rows`.
-
-    The module is in evaluation mode already.
-    """
-    metrics = RunningMetrics()
-    for batch in source.batches(n_rows):
-        metrics.add(measure(module, head, precision, batch))
-    _check_any_batch(metrics)
-    return metrics.read()
-
-
-@torch.inference_mode()
-def predict_outputs(
-    module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
-) -> torch.Tensor:
-    """The outputs that are used, of all rows of a source, in order, on the host."""
-    return torch.cat(
-        [head.columns(precision.run(module, b.x)).cpu() for b in source.batches(n_rows)]
-    )

@@ -16,22 +16,30 @@ class Batch(NamedTuple):
     y: torch.Tensor | None
     weight: torch.Tensor | None
 
+    def rows(self, start: int, stop: int | None) -> Batch:
+        """Some of the rows."""
+        x, *rest = self
+        y, weight = (None if part is None else part[start:stop] for part in rest)
+        return Batch(x[start:stop], y, weight)
+
 
 class Placement(NamedTuple):
     """Where and as what the module wants its inputs.
 
     `copies` is set for a module that changes its input in place, so that it never reaches the
     user's own array. `weight_dtype` is that of the losses, which the weights of the rows meet.
+    `layout` is the order of the numbers of a batch in memory.
     """
 
     device: torch.device
     dtype: torch.dtype
     copies: bool = False
     weight_dtype: torch.dtype = torch.float32
+    layout: torch.memory_format = torch.preserve_format
 
     def place(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
         """The inputs of a batch; `is_own` says that `x` shares no memory with the user's array."""
-        placed = x.to(self.device, self.dtype, non_blocking=True)
+        placed = x.to(self.device, self.dtype, non_blocking=True, memory_format=self.layout)
         return placed.clone() if self.copies and placed is x and not is_own else placed
 
 

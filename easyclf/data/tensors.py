@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from easyclf.device import free_memory
 
 # Part of the free memory of an accelerator that the training data may take.
 _RESIDENT_FRACTION = 0.5
+# Numbers that are gathered at once, for several small batches: they stay in the cache of a core.
+_GATHERED_NUMBERS = 2**16
 _KEPT_DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
 
 
@@ -120,12 +122,27 @@ class TensorSource(Source):
             yield Batch(x, y, None if self._weight is None else self._weight[start:stop])
 
     def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
-        x, y, weight, place = self._x, self._y, self._weight, self._placement.place
-        of_x, order = order.to(x.device), order.to(self._placement.device)
-        for start, stop in parts:
+        of_x, order = order.to(self._x.device), order.to(self._placement.device)
+        numbers = parts[0][1] * max(1, math.prod(self._x.shape[1:]))
+        at_once = max(1, _GATHERED_NUMBERS // numbers)
+        for first in range(0, len(parts), at_once):
+            block = parts[first : first + at_once]
+            start, stop = block[0][0], block[-1][1]
+            lengths = [stop - start for start, stop in block]
             rows = order[start:stop]
-            yield Batch(
-                place(x.index_select(0, of_x[start:stop]), is_own=True),
-                None if y is None else y.index_select(0, rows),
-                None if weight is None else weight.index_select(0, rows),
-            )
+            for x, y, weight in zip(
+                torch.split(self._x.index_select(0, of_x[start:stop]), lengths),
+                _split(self._y, rows, lengths),
+                _split(self._weight, rows, lengths),
+                strict=True,
+            ):
+                yield Batch(self._placement.place(x, is_own=True), y, weight)
+
+
+def _split(
+    values: torch.Tensor | None, rows: torch.Tensor, lengths: list[int]
+) -> Sequence[torch.Tensor | None]:
+    """Some rows, as many at a time as `lengths` says."""
+    if values is None:
+        return [None] * len(lengths)
+    return torch.split(values.index_select(0, rows), lengths)

@@ -1,0 +1,110 @@
+"""What a module measures and answers, in batches that memory has room for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from easyclf.data import Batch, Source
+from easyclf.device import is_out_of_memory
+from easyclf.heads import Head
+from easyclf.metrics import Measured, RunningMetrics
+from easyclf.precision import Forward, Precision
+
+Result = TypeVar("Result")
+
+
+def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) -> Measured:
+    """One forward pass: the loss, with its graph, and the hits of a batch."""
+    outputs = precision.run(forward, batch.x)
+    assert batch.y is not None
+    losses = head.losses(outputs, batch.y)
+    hits = head.hits(outputs.detach(), batch.y)
+    weights = head.loss_weights(batch.y, batch.weight)
+    # Counts of hits are exact in float32 up to batches of 16 million rows.
+    if weights is None:
+        n_rows = len(losses)
+        return Measured(losses.mean(), n_rows, hits.sum(dtype=losses.dtype), n_rows)
+    row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
+    total = weights.sum()
+    # A batch may hold only rows whose class has weight 0.
+    loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+    return Measured(loss, total, (hits * row_weights).sum(), row_weights.sum())
+
+
+class Evaluation:
+    """Goes through rows in large batches, and in smaller ones once memory has run out.
+
+    Parameters
+    ----------
+    n_rows : int
+        Rows in a batch.
+    """
+
+    def __init__(self, n_rows: int) -> None:
+        self._n_rows = n_rows
+        self._has_warned = False
+
+    def each(self, source: Source, function: Callable[[Batch], Result]) -> Iterator[Result]:
+        """What `function` gives for every batch, in order."""
+        for batch in source.batches(self._n_rows):
+            parts = [batch]
+            while parts:
+                part = parts.pop()
+                if len(part.x) <= self._n_rows:
+                    try:
+                        yield function(part)
+                        continue
+                    except Exception as error:
+                        self._make_room(error, len(part.x))
+                half = len(part.x) // 2
+                parts += [part.rows(half, None), part.rows(0, half)]
+
+    def _make_room(self, error: Exception, n_rows: int) -> None:
+        if n_rows == 1 or not is_out_of_memory(error):
+            raise error
+        self._n_rows = n_rows // 2
+        if not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"There was no memory for {n_rows} rows at once ({error}); evaluation goes on with "
+                "smaller batches.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def evaluate(
+    source: Source, evaluation: Evaluation, measure_batch: Callable[[Batch], Measured]
+) -> dict[str, float]:
+    """The exact `loss` and `accuracy` of all rows of a source."""
+    metrics = RunningMetrics()
+    for measured in evaluation.each(source, measure_batch):
+        metrics.add(measured)
+    check_any_batch(metrics)
+    return metrics.read()
+
+
+def predict_outputs(
+    module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
+) -> torch.Tensor:
+    """The outputs that are used, of all rows of a source, in order, on the host."""
+
+    @torch.inference_mode()
+    def outputs(batch: Batch) -> torch.Tensor:
+        return head.columns(precision.run(module, batch.x)).cpu()
+
+    return torch.cat(list(Evaluation(n_rows).each(source, outputs)))
+
+
+def check_any_batch(metrics: RunningMetrics) -> None:
+    """Refuse figures of no rows at all."""
+    if not metrics.n_batches:
+        raise ValueError(
+            "The data yielded no batch; a DataLoader with `drop_last=True` needs at least as many "
+            "rows as its `batch_size`."
+        )
