@@ -88,12 +88,13 @@ class Tapes:
         return tape
 
     def check(self) -> None:
-        """Forget the tapes if what they depend on has changed since they were made."""
-        if self._tapes:
-            self._module.train(self._mode)
-            if self._read() != self._reading:
-                self._tapes.clear()
-                self._seen.clear()
+        """Forget the tapes if what they depend on has changed since they were made.
+
+        The module is in the mode that they were made in.
+        """
+        if self._tapes and self._read() != self._reading:
+            self._tapes.clear()
+            self._seen.clear()
 
     def _read(self) -> Reading | None:
         try:

@@ -121,6 +121,7 @@ class Trainer:
         state, began = self._state, time.perf_counter()
         self._hooks.call("on_epoch_begin", state)
         if self._may_change:
+            state.module.train()
             self._step.check()
         lr = float(state.optimizer.param_groups[0]["lr"])
         metrics = self._train_epoch(interruption)
@@ -134,6 +135,7 @@ class Trainer:
         finite.take()
         if self._valid is not None:
             if self._may_change:
+                state.module.eval()
                 self._tapes.check()
             measured = evaluate(self._valid, self._evaluation, self._validate)
             logs |= {f"val_{name}": value for name, value in measured.items()}

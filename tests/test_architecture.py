@@ -12,6 +12,8 @@ PACKAGE = Path(easyclf.__file__).parent
 FLOORS = {
     "bedrock": ["validation", "device", "randomness", "interrupts"],
     "ground": [
+        "tape",
+        "purity",
         "parameters",
         "targets",
         "metrics",
@@ -23,11 +25,12 @@ FLOORS = {
         "history",
         "decisions",
         "data",
+        "capture",
         "inputs",
     ],
     "state": ["state"],
     "hooks": ["callbacks"],
-    "engine": ["step", "trainer", "run"],
+    "engine": ["evaluation", "step", "trainer", "run"],
     "face": ["estimator"],
 }
 # Within a floor, a file may lean on those before it: the state a head, the head the targets.

@@ -264,3 +264,8 @@ def test_fit_writes_the_quantities_of_keras():
     assert plain.history_["epoch"].tolist() == [1, 2]
     assert plain.history_["lr"].tolist() == [0.25, 0.25]
     assert (plain.history_["seconds"] > 0).all()
+
+
+def test_a_row_has_a_number(history):
+    assert history[-1] == list(history)[-1]
+    assert history[0]["epoch"] == 1

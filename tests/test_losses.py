@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from easyclf import Estimator
+from easyclf.losses import log_softmax, softmax
 
 X = np.array([[0, 1], [1, 0], [2, 1], [1, 2], [-1, 1], [0.5, -2]], dtype=np.float32)
 THREE = np.array([0, 1, 2, 2, 1, 0])
@@ -535,3 +536,17 @@ def test_logs_of_zero_are_those_of_the_binary_loss_of_torch(precision):
     clf = Estimator(module, epochs=1, precision=precision).fit(wrong, [0, 1])
 
     assert clf.history_["loss"].tolist() == [100.0]
+
+
+@pytest.mark.parametrize("n_rows", [3, 64, 500])
+@pytest.mark.parametrize("n_columns", [1, 2, 9, 15, 16, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_softmax_down_the_columns_is_that_along_the_rows(n_rows, n_columns, dtype):
+    outputs = (5 * torch.randn(n_rows, n_columns, dtype=dtype)).requires_grad_()
+    upstream = torch.randn(n_rows, n_columns, dtype=dtype)
+
+    for ours, theirs in ((log_softmax, torch.log_softmax), (softmax, torch.softmax)):
+        torch.testing.assert_close(ours(outputs), theirs(outputs, 1))
+        (gradient,) = torch.autograd.grad(ours(outputs), outputs, upstream)
+        (expected,) = torch.autograd.grad(theirs(outputs, 1), outputs, upstream)
+        torch.testing.assert_close(gradient, expected)

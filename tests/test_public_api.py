@@ -49,6 +49,7 @@ def test_parameters_are_those_of_the_contract():
         "classes",
         "device",
         "precision",
+        "compile",
         "clip_grad_norm",
         "accumulate",
         "random_state",

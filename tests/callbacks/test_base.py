@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from easyclf import Callback, Estimator, LambdaCallback
+from easyclf import (
+    AccuracyLogger,
+    Callback,
+    EarlyStopping,
+    Estimator,
+    LambdaCallback,
+    ProgressBar,
+)
+from easyclf.callbacks.base import Hooks
 
 HOOKS = [
     "on_train_begin",
@@ -266,3 +274,33 @@ def test_functions_become_hooks(blobs, network):
 def test_what_is_no_hook_is_refused(hooks, words):
     with pytest.raises(TypeError, match=words):
         LambdaCallback(**hooks)
+
+
+class Passive(Callback):
+    is_passive = True
+
+    def on_epoch_end(self, state):
+        pass
+
+
+class Heir(Passive):
+    def on_batch_end(self, state):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "names"),
+    [
+        ([], set()),
+        ([Passive(), EarlyStopping(), AccuracyLogger(), ProgressBar()], set()),
+        ([Passive(), Heir()], {"on_batch_end", "on_epoch_end"}),
+        ([LambdaCallback(on_epoch_begin=print)], {"on_epoch_begin"}),
+        ([Recorder()], set(HOOKS)),
+    ],
+    ids=["none", "passive", "heir", "lambda", "recorder"],
+)
+def test_only_hooks_of_callbacks_that_say_so_are_passive(callbacks, names):
+    """The word of a class does not hold for its subclasses, which may do more."""
+    hooks = Hooks(callbacks)
+
+    assert {name for name in HOOKS if hooks.may_change(name)} == names

@@ -162,3 +162,21 @@ def test_a_batch_shares_the_memory_of_the_rows_unless_the_module_would_change_it
     (batch,) = TensorSource(rows, None, None, CPU._replace(copies=copies)).batches(4)
 
     assert (batch.x.data_ptr() == rows.data_ptr()) is not copies
+
+
+@pytest.mark.parametrize("n_rows", [8, 64, 1000, 1003])
+@pytest.mark.parametrize("at_once", [1, 40, 10**9])
+def test_batches_gathered_together_are_those_gathered_alone(monkeypatch, n_rows, at_once):
+    """Shuffled by the generator's permutation, cut at the same places, x with its y and weight."""
+    monkeypatch.setattr("easyclf.data.tensors._GATHERED_NUMBERS", at_once)
+    order = torch.randperm(n_rows, generator=torch.Generator().manual_seed(3)).tolist()
+
+    batches = list(source(n_rows).batches(6, torch.Generator().manual_seed(3), min_rows=2))
+
+    assert [row for rows in rows_of(batches) for row in rows] == order
+    lengths = [len(batch.x) for batch in batches]
+    assert sum(lengths) == n_rows
+    assert set(lengths[:-1]) <= {6}
+    assert lengths[-1] >= 2
+    for x, y, weight in batches:
+        assert x[:, 0].tolist() == y.tolist() == weight.tolist()

@@ -1,0 +1,184 @@
+"""A run put together: how far it goes for speed."""
+
+import copy
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from easyclf import Estimator, LambdaCallback
+from easyclf.modules import prefers_channels_last
+
+IMAGES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
+LABELS = np.arange(24) % 2
+CPU = torch.device("cpu")
+
+
+def convolutions():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(4, 4, 3),
+        nn.Flatten(),
+        nn.Linear(144, 2),
+    )
+
+
+class Viewing(nn.Module):
+    """Flattens its features by `view`, which wants them one channel after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = convolutions()[:3]
+        self.last = nn.Linear(144, 2)
+
+    def forward(self, x):
+        return self.last(self.layers(x).view(len(x), -1))
+
+
+class Noting(nn.Module):
+    """Notes how its inputs lie in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = convolutions()
+        self.seen = []
+
+    def forward(self, x):
+        self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
+        return self.layers(x)
+
+
+def by_hand(network, epochs):
+    network = copy.deepcopy(network)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    X, y = torch.from_numpy(IMAGES), torch.from_numpy(LABELS)
+    for _ in range(epochs):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(network(X), y).backward()
+        optimizer.step()
+    return network
+
+
+def estimator(network, **parameters):
+    keywords = {"optimizer": "sgd", "lr": 0.1, "epochs": 4, "batch_size": -1, "random_state": 0}
+    return Estimator(network, **{**keywords, **parameters})
+
+
+def test_images_lie_channels_last_where_convolutions_like_it():
+    clf = estimator(Noting()).fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS))
+    clf.predict(IMAGES)
+
+    assert all(clf.module_.seen)
+    assert clf.module_.layers[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("network", [convolutions(), Viewing()], ids=["flatten", "view"])
+def test_channels_last_changes_no_figure(network):
+    clf = estimator(network).fit(IMAGES, LABELS)
+
+    for ours, theirs in zip(
+        clf.module_.parameters(), by_hand(network, 4).parameters(), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_a_module_that_views_its_features_keeps_the_usual_layout():
+    clf = estimator(Viewing()).fit(IMAGES, LABELS)
+
+    assert clf.module_.layers[0].weight.is_contiguous()
+    assert clf.predict(IMAGES).shape == (24,)
+
+
+@pytest.mark.parametrize(
+    ("module", "device", "n_numbers", "prefers"),
+    [
+        (nn.Conv2d(2, 4, 4), CPU, 4, True),  # 128 weights
+        (nn.Conv2d(2, 4, 4), CPU, 3, False),
+        (nn.Conv2d(2, 4, 4), torch.device("cuda"), 10**6, False),
+        (nn.Linear(4, 4), CPU, 10**6, False),
+        (nn.Conv1d(2, 4, 4), CPU, 10**6, False),
+        (nn.Sequential(nn.Conv2d(2, 4, 4), nn.LazyLinear(3)), CPU, 10**6, False),
+    ],
+)
+def test_channels_last_is_for_convolutions_with_few_weights(module, device, n_numbers, prefers):
+    assert prefers_channels_last(module, device, n_numbers) is prefers
+
+
+def test_compile_calls_the_compiled_module_and_keeps_the_own_one(monkeypatch, blobs, network):
+    calls = []
+
+    def compiled(module):
+        def forward(x):
+            calls.append(len(x))
+            return module(x)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    seen = []
+    look = LambdaCallback(on_epoch_end=lambda state: seen.append(type(state.module)))
+
+    clf = Estimator(network, compile=True, epochs=2, batch_size=10, callbacks=[look])
+    clf.set_params(random_state=0).fit(*blobs, validation_data=blobs)
+
+    assert calls == [10, 10, 10, 30] * 2
+    assert seen == [nn.Sequential] * 2
+    assert type(clf.module_) is nn.Sequential
+    plain = clone_with(clf, compile=False).fit(*blobs, validation_data=blobs)
+    assert plain.history_["val_loss"].tolist() == clf.history_["val_loss"].tolist()
+
+
+def clone_with(clf, **parameters):
+    return Estimator(**{**clf.get_params(), **parameters})
+
+
+def test_torch_compiles_a_module(blobs, network):
+    """`torch.compile` itself, with the backend that needs no C++ compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+        clf = Estimator(network, compile=True, epochs=3, random_state=0).fit(*blobs)
+
+    plain = Estimator(network, compile=False, epochs=3, random_state=0).fit(*blobs)
+    np.testing.assert_allclose(clf.history_["loss"], plain.history_["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", ["yes", 2, None])
+def test_compile_is_auto_true_or_false(blobs, value):
+    with pytest.raises(ValueError, match="'compile' parameter of Estimator must be"):
+        Estimator(compile=value).fit(*blobs)
+
+
+WORKER = """
+import json
+from joblib import Parallel, delayed
+
+def threads():
+    import torch
+    from sklearn.datasets import load_iris
+    from easyclf import Estimator
+    Estimator(epochs=1).fit(*load_iris(return_X_y=True))
+    return torch.get_num_threads()
+
+if __name__ == "__main__":
+    print(json.dumps(Parallel(n_jobs=2)(delayed(threads)() for _ in range(2))))
+"""
+
+
+def test_workers_of_a_search_share_the_cores(tmp_path):
+    """With `n_jobs=2` each of two processes has half of the threads, and a fit leaves it so."""
+    script = tmp_path / "script.py"
+    script.write_text(WORKER)
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, env=environment
+    )
+
+    assert json.loads(done.stdout) == [max(1, (os.cpu_count() or 1) // 2)] * 2
