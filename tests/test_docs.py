@@ -17,7 +17,11 @@ from easyclf.state import TrainingState
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
-PAGES = [README, DOCS / "index.md", DOCS / "tour.md", *sorted(DOCS.glob("guide/*.md"))]
+PAGES = [
+    README,
+    *(DOCS / f"{name}.md" for name in ("index", "tour", "performance")),
+    *sorted(DOCS.glob("guide/*.md")),
+]
 # A `python` block, and the `text` block right below it, which is what it prints.
 BLOCK = re.compile(
     r"^```python\n(?P<code>.*?)^```$(\s*^```text\n(?P<printed>.*?)^```$)?",
