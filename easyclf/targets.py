@@ -10,7 +10,6 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.preprocessing import LabelEncoder
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -115,6 +114,8 @@ class TargetEncoder:
                     f"{labels.shape[1]} columns; leave `classes` out."
                 )
             return self
+        from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
+
         known = read_labels(classes, "classes") if classes is not None else labels
         self._encoder = LabelEncoder().fit(known)
         self.classes_ = self._encoder.classes_

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from easyclf.targets import Labels
 
@@ -43,6 +42,8 @@ def split_rows(
             )
         else:
             stratify = codes
+    from sklearn.model_selection import train_test_split  # which takes 10 ms to import
+
     train, valid = train_test_split(
         np.arange(n_rows), test_size=n_valid, random_state=seed, stratify=stratify
     )
