@@ -236,8 +236,8 @@ TRAININGS = {
             "resnet18, 32 x 32",
             lambda: _images(512, (3, 32, 32)),
             _resnet18,
-            epochs=2,
-            batch_size=64,
+            epochs=6,
+            batch_size=32,
         ),
     )
 }

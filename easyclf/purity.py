@@ -78,8 +78,11 @@ _REFUSED_NAMES = frozenset(
 _STORES = frozenset(
     "STORE_GLOBAL DELETE_GLOBAL STORE_ATTR DELETE_ATTR STORE_NAME IMPORT_NAME".split()
 )
-# Methods that change a list, a set or a dict.
+# What changes a list, a set or a dict: methods and operations.
 _CHANGES = frozenset("add append clear extend insert pop popitem remove setdefault update".split())
+_ITEM_STORES = frozenset("STORE_SUBSCR DELETE_SUBSCR STORE_SLICE".split())
+# What every module has of its own.
+_OF_MODULES = frozenset(vars(nn.Module()))
 _HOOKS = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
 # Methods through which a call of a module reaches its `forward`.
 _CALLS = ("__call__", "__getattr__", "__getattribute__", "_call_impl", "forward")
@@ -118,7 +121,11 @@ class Reading:
         for hooks in _HOOKS:
             if getattr(nn.modules.module, f"_global{hooks}", None):
                 raise NotRecordable("a hook is registered for all modules")
+        # Code that changes items, and lists and dicts that outlive a call: not both.
+        self._changer, self._changeable = "", ""
         self._values = [self._read(root, type(root).__name__) for root in roots]
+        if self._changer and self._changeable:
+            raise NotRecordable(f"{self._changer} may change {self._changeable}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Reading) and self._values == other._values
@@ -173,7 +180,14 @@ class Reading:
             raise NotRecordable(f"{name} has hooks")
         if any(method in own for method in _CALLS) or own.get("_compiled_call_impl"):
             raise NotRecordable(f"{name} was given another `forward`")
-        values = [self._read(own, name)]
+        values: list[Any] = [module.training]
+        for key in ("_parameters", "_buffers", "_modules"):
+            values.append(self._read(own[key], name))
+        for key, value in own.items():
+            if key not in _OF_MODULES:
+                values.append((key, self._read(value, f"{name}.{key}")))
+                if not _is_trusted(type(module).__module__):
+                    self._note_changeable(value, f"{name}.{key}")
         ancestors = type(module).__mro__
         for ancestor in ancestors[: ancestors.index(nn.Module)]:
             if not _is_trusted(ancestor.__module__):
@@ -211,12 +225,16 @@ class Reading:
         name = function.__qualname__
         defaults = (function.__defaults__, function.__kwdefaults__)
         values = [id(function.__code__), self._read(defaults, name)]
+        self._note_changeable(defaults, f"a default of {name}")
         free = function.__code__.co_freevars
         cells = dict(zip(free, function.__closure__ or (), strict=True))
         for code in _all_code(function.__code__):
             instructions = list(dis.get_instructions(code))
             for index, instruction in enumerate(instructions):
                 operation, used = instruction.opname, instruction.argval
+                is_in_place = operation == "BINARY_OP" and instruction.argrepr.endswith("=")
+                if operation in _ITEM_STORES or is_in_place:
+                    self._changer = name
                 is_outer = operation in ("STORE_DEREF", "DELETE_DEREF") and used in free
                 if operation in _STORES or is_outer:
                     raise NotRecordable(f"{name} sets `{used}`")
@@ -236,9 +254,8 @@ class Reading:
                 elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")):
                     if used in _REFUSED_NAMES:
                         raise NotRecordable(f"{name} uses `{used}`")
-                    before = instructions[index - 1]
-                    if used in _CHANGES and before.opname == "LOAD_ATTR":
-                        raise NotRecordable(f"{name} changes `{before.argval}`")
+                    if used in _CHANGES:
+                        self._changer = name
                     if owner is not None:
                         values += self._read_named(used, owner)
         return values
@@ -248,7 +265,15 @@ class Reading:
             if value.__name__.partition(".")[0] not in _READABLE_MODULES:
                 raise NotRecordable(f"{name} is the module {value.__name__}")
             return value.__name__
+        self._note_changeable(value, name)
         return self._read(value, name)
+
+    def _note_changeable(self, value: Any, name: str) -> None:
+        if isinstance(value, (list, set, dict)):
+            self._changeable = name
+        elif isinstance(value, tuple):
+            for item in value:
+                self._note_changeable(item, name)
 
     def _read_named(self, name: str, owner: type) -> list[Any]:
         """Read the methods of that name."""

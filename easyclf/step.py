@@ -47,7 +47,7 @@ class Step:
         n_steps: int,
     ) -> None:
         self._state, self._precision, self._clip = state, precision, clip_grad_norm
-        self._parameters = [p for group in state.optimizer.param_groups for p in group["params"]]
+        self._parameters = _parameters(state.optimizer)
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
         self._tapes = Tapes(
@@ -75,9 +75,14 @@ class Step:
         return measured
 
     def check(self) -> None:
-        """Notice what has been changed from outside since the last step."""
-        self._tapes.check()
+        """Notice what has been changed from outside since the last epoch."""
         self._updates.clear()
+        parameters = _parameters(self._state.optimizer)
+        if list(map(id, parameters)) == list(map(id, self._parameters)):
+            self._tapes.check()
+        else:
+            self._parameters = parameters
+            self._tapes.forget()
 
     def show_gradients(self) -> None:
         """Leave the gradients of the last step where an eager step leaves them."""
@@ -135,9 +140,12 @@ class Step:
 
     def _compute_gradients(self, group: Sequence[Batch]) -> list[Measured]:
         state, precision = self._state, self._precision
-        # What `zero_grad` does, without the hooks of the profiler: 5 us a step.
-        for parameter in self._parameters:
+        # A callback may have added some. This is what `zero_grad` does, without the hooks of the
+        # profiler: 5 us a step.
+        parameters = _parameters(state.optimizer)
+        for parameter in parameters:
             parameter.grad = None
+        self._gradients = None
         total = _group_weight(state.head, group) if len(group) > 1 else None
         measured = []
         for batch in group:
@@ -146,8 +154,12 @@ class Step:
             measured.append(one._replace(loss=one.loss.detach()))
         if self._clip is not None:
             precision.unscale(state.optimizer)
-            torch.nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            torch.nn.utils.clip_grad_norm_(parameters, self._clip)
         return measured
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _laid_out(gradients: Gradients, parameters: Sequence[torch.Tensor]) -> Gradients:

@@ -20,7 +20,7 @@ Tape = Callable[..., Any]
 _aten = torch.ops.aten
 _SUM = _aten.sum.dim_IntList
 # They only give a tensor another name.
-_ALIASES = (_aten.detach.default, _aten.alias.default)
+_ALIASES = (_aten.detach.default, _aten.detach_.default, _aten.alias.default)
 # Their results follow from the shape and the dtype of the argument.
 _LIKE = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default)
 # The same operations as functions of torch's, which are called in half a microsecond less.
@@ -50,6 +50,7 @@ _REFUSED = {
     torch.Tag.dynamic_output_shape,
     torch.Tag.inplace_view,
 }
+_MASKS = (torch.bool, torch.uint8)
 # What turns a tensor around in its place, as torch's recurrent layers do with their own: in a tape
 # it makes another tensor.
 _TURNS = {
@@ -110,7 +111,7 @@ def _written(function: Any) -> tuple[list[str], list[int]]:
 
 @functools.cache
 def _is_view(function: Any) -> bool:
-    """Whether the results share the memory of an argument that it leaves unchanged."""
+    """Whether the results may share the memory of an argument that it leaves unchanged."""
     returned = [one.alias_info for one in function._schema.returns]
     return bool(returned) and all(info and not info.is_write for info in returned)
 
@@ -134,6 +135,13 @@ def _leaves(nested: Any) -> Iterator[Any]:
         yield nested
 
 
+def _depends_on_values(function: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether the shape of the result, or what Python reads, follows from values of tensors."""
+    if function is _aten.index.Tensor:
+        return any(index is not None and index.dtype in _MASKS for index in arguments[1])
+    return function not in _ALIASES and not _REFUSED.isdisjoint(function.tags)
+
+
 def _numbers(nested: Any) -> list[int]:
     return [leaf.number for leaf in _leaves(nested) if isinstance(leaf, _Value)]
 
@@ -150,7 +158,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._numbers: dict[int, int] = {}
         for tensor in known:
             self._add(tensor)
-        self._n_known = len(self.tensors)
+        self.n_known = len(self.tensors)
 
     def __torch_dispatch__(
         self,
@@ -170,11 +178,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if len(self.operations) == _MOST_OPERATIONS:
             raise NotRecordable(f"it has more than {_MOST_OPERATIONS} operations")
         seen = _map(self.place, (arguments, keywords))
-        if function in _TURNS and seen[0][0].number >= self._n_known:
+        if function in _TURNS and seen[0][0].number >= self.n_known:
             outputs = function(*arguments, **keywords)
             del self._numbers[id(outputs)]
             function = _TURNS[function]
-        elif function.namespace in _NAMESPACES and _REFUSED.isdisjoint(function.tags):
+        elif function.namespace in _NAMESPACES and not _depends_on_values(function, arguments):
             outputs = function(*arguments, **keywords)
         else:
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
@@ -241,9 +249,8 @@ class _Compiler:
     def __init__(self, recorder: _Recorder, n_inputs: int) -> None:
         self._tensors, operations = recorder.tensors, recorder.operations
         self._inputs = range(n_inputs)
-        results = {number for operation in operations for number in operation.results}
         # Tensors that are there before a replay begins; those that never change are constants.
-        self._fixed = set(range(n_inputs, len(self._tensors))) - results
+        self._fixed = {*range(n_inputs, recorder.n_known), *recorder.literals}
         self._constants = set(recorder.literals)
         self._written = {
             self._memory(number) for operation in operations for number in operation.written
@@ -277,7 +284,10 @@ class _Compiler:
             kept = arguments[0].number
             summed, dimensions, _ = self._sums[kept].arguments
             shape = self._tensors[kept].shape
-            if arguments[1] == [n for axis, n in enumerate(shape) if axis not in dimensions]:
+            is_written = self._memory(summed.number) in self._written
+            if not is_written and arguments[1] == [
+                n for axis, n in enumerate(shape) if axis not in dimensions
+            ]:
                 function, arguments = _SUM, (self._rename(summed), dimensions)
         return _Operation(function, arguments, keywords, outputs)
 
@@ -292,7 +302,8 @@ class _Compiler:
                 self._same[results[0]] = self._transposed[inputs[0]]
                 return True
             self._transposed[results[0]] = inputs[0]
-        if _is_view(operation.function):
+        memory = set(map(self._memory, inputs))
+        if _is_view(function) and memory.issuperset(map(self._memory, results)):
             is_fixed = self._fixed.issuperset(inputs)
             if self._constants.issuperset(inputs):
                 self._constants.update(results)
