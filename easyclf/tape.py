@@ -370,6 +370,9 @@ class _Compiler:
                     return self._bind([self._tensors[number].detach() for number in numbers])
             texts = "".join(f"{self._text(part)}, " for part in item)
             return f"[{texts}]" if type(item) is list else f"({texts})"
+        if type(item) is dict:
+            texts = "".join(f"{key!r}: {self._text(part)}, " for key, part in item.items())
+            return f"{{{texts}}}"
         if item is None or type(item) in (bool, int, str):
             return repr(item)
         if type(item) is float and math.isfinite(item):

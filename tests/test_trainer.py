@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from easyclf import EarlyStopping, Estimator, TrainingDiverged
+from easyclf.trainer import Trainer
 
 
 def estimator(network, **parameters):
@@ -551,3 +552,24 @@ def test_an_error_in_the_module_leaves_the_earlier_fit(blobs, network):
     np.testing.assert_array_equal(clf.predict_proba(blobs[0]), before)
     assert clf.history_ is history
     assert not network.state_dict()["0.weight"].isnan().any()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("mode", ["auto", False])
+def test_an_epoch_never_waits_for_the_device(mode, monkeypatch):
+    original = Trainer._train_epoch
+
+    def strictly(self, interruption):
+        # In the first epoch tapes are made, and compared.
+        torch.cuda.set_sync_debug_mode("error" if self._state.epoch > 1 else "default")
+        try:
+            return original(self, interruption)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(Trainer, "_train_epoch", strictly)
+    X, y = np.random.default_rng(0).normal(size=(2000, 8)).astype(np.float32), np.arange(2000) % 4
+
+    clf = Estimator(nn.Linear(8, 4), device="cuda", batch_size=20, epochs=3, compile=mode)
+
+    assert len(clf.fit(X, y).history_) == 3

@@ -122,7 +122,7 @@ class TensorSource(Source):
             yield Batch(x, y, None if self._weight is None else self._weight[start:stop])
 
     def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
-        of_x, order = order.to(self._x.device), order.to(self._placement.device)
+        of_x, order = order.to(self._x.device), order.to(self._placement.device, non_blocking=True)
         numbers = parts[0][1] * max(1, math.prod(self._x.shape[1:]))
         at_once = max(1, _GATHERED_NUMBERS // numbers)
         for first in range(0, len(parts), at_once):

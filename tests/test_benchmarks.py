@@ -1,0 +1,143 @@
+"""The benchmark runs, and its table says what was measured."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import measure, report, rivals
+from benchmarks.measure import Result, Settings, take_turns
+from benchmarks.workloads import TRAININGS, Data, Training
+
+pytestmark = pytest.mark.filterwarnings("default")  # other libraries warn as they like
+
+
+def tiny(**changes):
+    X = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(np.int64)
+    settings = {
+        "name": "tiny",
+        "data": lambda: Data(X, y, X[:20], y[:20]),
+        "network": lambda: nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)),
+        "epochs": 15,
+        "batch_size": 20,
+        "lr": 0.05,
+        "layers": lambda keras: [keras.layers.Dense(8, "relu"), keras.layers.Dense(2)],
+        "hidden": (8,),
+    }
+    return Training(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("name", ["easyclf", "expert loop", "tutorial loop", "MLPClassifier"])
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_every_rival_learns(name, optimizer):
+    training = tiny(optimizer=optimizer, lr=0.05 if optimizer == "adam" else 0.5)
+    data = training.data()
+
+    answer = rivals.RIVALS[name](training, data, "cpu")
+
+    assert rivals.accuracy(answer, data) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("skorch", "skorch"), ("Keras", "keras"), ("Lightning", "lightning")]
+)
+def test_rivals_that_are_not_installed_are_named(name, library, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+
+    results = measure.train(tiny(), Settings([name], 1, "cpu", is_quick=True))
+
+    assert results == [Result("tiny", name, absence="not installed")]
+    assert "not installed" in report.table(results)
+
+
+def test_turns_are_taken_and_the_first_one_is_not_counted():
+    order = []
+    runs = {name: lambda name=name: order.append(name) or name for name in ("a", "b")}
+
+    results = take_turns("work", runs, Settings(["a", "b"], 2, "cpu", is_quick=True), len)
+
+    assert "".join(order) == "ab" + "ba" + "ab"
+    assert [len(result.values) for result in results] == [2, 2]
+    assert [result.accuracy for result in results] == [1, 1]
+
+
+def test_the_table_has_medians_ratios_and_targets():
+    results = [
+        Result("digits", "easyclf", [5.0, 4.0, 6.0], accuracy=0.9),
+        Result("digits", "expert loop", [10.0, 10.0, 10.0], accuracy=0.9),
+        Result("digits", "Keras", [8.0, 8.0, 8.0], accuracy=0.9),
+        Result("digits", "Lightning", absence="not installed"),
+    ]
+
+    _, _, ours, expert, keras, lightning = report.table(results).splitlines()
+
+    assert ours.startswith("| digits | easyclf | 5 (4 to 6) ms | 0.900 |")
+    assert expert.endswith("| 0.5 (0.4 to 0.6) | 0.60 | yes |")
+    assert keras.endswith("| 0.625 (0.5 to 0.75) | 0.50 | **no** |")
+    assert "not installed" in lightning
+
+
+def test_absolute_targets_are_in_the_unit_of_the_work():
+    (line,) = report.table([Result("second fit of 100 rows", "easyclf", [2.0])]).splitlines()[2:]
+
+    assert line.endswith("| 3.00 | yes |")
+
+
+def test_json_and_the_picture_are_written(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = [Result("digits", "easyclf", [1.0]), Result("digits", "expert loop", [2.0])]
+
+    report.draw(results, tmp_path / "picture.png")
+    found = json.loads(report.as_json(results, "somewhere"))
+
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+    assert found["measured"] == "somewhere"
+    assert found["results"][0]["values"] == [1.0]
+
+
+def test_the_place_is_told():
+    where = report.machine("cpu", 1)
+
+    assert f"torch {torch.__version__.partition('+')[0]}" in where
+    assert "1 thread(s)" in where
+
+
+@pytest.mark.parametrize("training", TRAININGS.values(), ids=lambda training: training.name)
+def test_every_network_takes_its_data(training):
+    if training.name in ("table", "softmax regression"):
+        pytest.skip("its data take a while to make")
+    data = training.data()
+
+    with torch.no_grad():
+        outputs = training.network()(torch.from_numpy(data.X[:4]))
+
+    assert outputs.shape[1] > data.y.max()
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks", *arguments], capture_output=True, text=True
+    )
+
+
+def test_one_work_from_the_command_line(tmp_path):
+    done = run(
+        *("--quick", "--works", "overhead", "--repetitions", "1"),
+        *("--json", str(tmp_path / "found.json")),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "second fit of 100 rows | easyclf" in done.stdout
+    assert json.loads((tmp_path / "found.json").read_text())["results"]
+
+
+def test_an_unknown_work_is_named():
+    done = run("--works", "nonsense")
+
+    assert done.returncode
+    assert "'nonsense' is unknown; expected one of blobs" in done.stderr
