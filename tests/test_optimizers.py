@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from easyclf import Estimator, LambdaCallback
 from easyclf.optimizers import build_optimizer, continue_from, direct_update
@@ -493,7 +494,7 @@ class TestNoDirectUpdate:
 
     def test_where_somebody_watches_all_optimizers(self):
         optimizer = trained_once(fused=True)
-        handle = torch.optim.optimizer.register_optimizer_step_post_hook(lambda *_: None)
+        handle = register_optimizer_step_post_hook(lambda *_: None)
         try:
             assert direct_update(optimizer, [True] * 4) is None
         finally:
