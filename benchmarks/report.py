@@ -152,6 +152,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
         xscale="log", xlabel="time, as a multiple of the expert's loop", yticks=range(len(works))
     )
     axes.set_yticklabels(works)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(len(works) - 0.5, -0.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=4, frameon=False, fontsize=8)
