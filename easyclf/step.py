@@ -122,9 +122,9 @@ class Step:
         trained = [parameter for parameter in self._parameters if parameter.requires_grad]
         found = torch.autograd.grad(loss, trained, allow_unused=True)
         gradients = dict(zip(trained, _laid_out(found, trained), strict=True))
-        there = [parameter for parameter in trained if gradients[parameter] is not None]
         if self._clip is not None:
-            clipped = _clipped([gradients[parameter] for parameter in there], self._clip)
+            there = {p: gradient for p, gradient in gradients.items() if gradient is not None}
+            clipped = _clipped(list(there.values()), self._clip)
             gradients |= zip(there, clipped, strict=True)
         return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self._parameters]
 
