@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from easyclf.callbacks import AccuracyLogger, Callback, EarlyStopping, LambdaCallback, ProgressBar
+from easyclf.data import MultiInput
 from easyclf.estimator import Estimator
 from easyclf.modules import MLP
 from easyclf.trainer import TrainingDiverged
@@ -16,6 +17,7 @@ __all__ = [
     "EarlyStopping",
     "Estimator",
     "LambdaCallback",
+    "MultiInput",
     "ProgressBar",
     "TrainingDiverged",
 ]

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from easyclf.data import Batch
+from easyclf.modules import Tensors, apply, tensors_of
 from easyclf.purity import Reading
 from easyclf.tape import NotRecordable, Tape, record
 
@@ -66,7 +67,7 @@ class Tapes:
         if self._n_calls:
             x, y, weight = batch
             assert y is not None
-            shape = (x.shape, x.stride(), x.dtype, y.shape, weight is None)
+            shape = (_shape(x), y.shape, y.dtype, weight is None)
             tape = self._tapes.get(shape)
             if tape is not None:
                 return tape
@@ -117,8 +118,9 @@ class Tapes:
         known = reading.tensors
         if sum(tensor.numel() for tensor in known) > _MOST_WEIGHTS:
             raise NotRecordable("it has so many weights that Python takes little of its time")
-        trial = Batch(*(None if tensor is None else tensor.clone() for tensor in batch))  # type: ignore[arg-type]
-        inputs = [tensor for tensor in trial if tensor is not None]
+        y, weight = (None if tensor is None else tensor.clone() for tensor in batch[1:])
+        trial = Batch(apply(torch.clone, batch.x), y, weight)
+        inputs = [*tensors_of(trial.x), *(tensor for tensor in (y, weight) if tensor is not None)]
         before = _Moment(known)
         try:
             expected, tape = record(lambda: self._function(trial), inputs, known)
@@ -135,7 +137,15 @@ class Tapes:
             raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
         finally:
             before.restore()
-        return tape
+        if isinstance(batch.x, torch.Tensor):
+            return tape
+        return lambda x, *rest: tape(*tensors_of(x), *rest)
+
+
+def _shape(x: Tensors) -> Any:
+    if isinstance(x, torch.Tensor):
+        return (x.shape, x.stride(), x.dtype)
+    return tuple(map(_shape, tensors_of(x)))
 
 
 class _Moment:

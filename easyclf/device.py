@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 
@@ -34,6 +36,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def free_memory(device: torch.device) -> int | None:
     """Bytes free on a device that has a memory of its own and says so, else None."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def available_memory() -> int | None:
+    """Bytes that the host can still give away, where the system says so (Linux), else None."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * kilobytes[0] if kilobytes else None
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
@@ -18,14 +18,14 @@ from torch import nn
 
 from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
 from easyclf.callbacks.loggers import is_watched
-from easyclf.data import Rows, class_names, is_dataset, split_rows
+from easyclf.data import Rows, class_names, is_dataset, is_loader, is_stream, split_rows
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.history import History
-from easyclf.inputs import Given, one_validation, read_inputs, read_measured, read_training
+from easyclf.inputs import Given, Reader, one_validation
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
-from easyclf.parameters import ForwardedParameters, hide_keywords, is_forwarded
+from easyclf.parameters import ForwardedParameters, forwarded, hide_keywords, is_forwarded
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
 from easyclf.run import Earlier, Learned, run
@@ -53,8 +53,9 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         `(output, target)` that returns a scalar or one value for each row.
     optimizer : str, class or callable, default="adam"
         A name in `torch.optim` in any case, a class, or a factory `params -> Optimizer`.
-    lr : float, default=1e-3
-        The learning rate.
+    lr : float or dict, default=1e-3
+        The learning rate. A dict has patterns of the names of weights, as in
+        `{"fc": 1e-2, "*": 1e-3}`: each weight takes the rate of the first that matches.
     epochs : int, default=50
         Passes over the data.
     batch_size : int or "auto", default="auto"
@@ -70,6 +71,16 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         Weights of the classes in the loss, as in scikit-learn.
     classes : array-like, default=None
         All classes, when the rows of a fit may miss some.
+    preprocess : callable, default=None
+        What is done with every batch of X before the module gets it, on the device: for example
+        a transform of `torchvision.transforms.v2`.
+    augment : callable, default=None
+        What is done with the batches of the training alone, before `preprocess`. Random
+        transforms of torchvision draw for each image; `MixUp` and `CutMix` come last.
+    cache : bool, default=False
+        Whether a Dataset is read once, into memory. Its items have to be the same each time.
+    freeze : str or list of str, default=None
+        Patterns of the names of weights that stay as they are: `"layer1"`, `"*.bias"`.
     device : str or torch.device, default="auto"
         "auto" takes CUDA, else MPS or XPU, else the CPU.
     precision : {"float32", "float64", "bf16", "fp16"}, default="float32"
@@ -91,8 +102,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         0 is silent, 1 shows a bar, 2 prints a line an epoch; "auto" shows a bar when somebody
         watches and the work outlasts a second and a half.
     **forwarded
-        `module__*`, `optimizer__*` and `loss__*` are parameters of the module, the optimizer and
-        the loss.
+        `module__*`, `optimizer__*`, `loss__*` and `loader__*` are parameters of the module, the
+        optimizer, the loss, and the `torch.utils.data.DataLoader` that reads a Dataset.
 
     Attributes
     ----------
@@ -143,7 +154,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         "module": [callable, str, None],
         "loss": [str, callable],
         "optimizer": [str, callable],
-        "lr": [Interval(Real, 0, None, closed="neither")],
+        "lr": [Interval(Real, 0, None, closed="neither"), dict],
         "epochs": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [
             StrOptions({"auto"}),
@@ -155,6 +166,10 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         "callbacks": [list, tuple, None],
         "class_weight": [dict, StrOptions({"balanced"}), None],
         "classes": ["array-like", None],
+        "preprocess": [callable, None],
+        "augment": [callable, None],
+        "cache": ["boolean"],
+        "freeze": [str, list, tuple, None],
         "device": [str, torch.device],
         "precision": [StrOptions({"float32", "float64", "bf16", "fp16"})],
         "compile": [StrOptions({"auto"}), "boolean"],
@@ -181,7 +196,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         *,
         loss: LossLike = "auto",
         optimizer: Any = "adam",
-        lr: float = 1e-3,
+        lr: float | Mapping[str, float] = 1e-3,
         epochs: int = 50,
         batch_size: int | str = "auto",
         shuffle: bool = True,
@@ -189,6 +204,10 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         callbacks: Sequence[Callback] | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
         classes: ArrayLike | None = None,
+        preprocess: Callable[[Any], Any] | None = None,
+        augment: Callable[[Any], Any] | None = None,
+        cache: bool = False,
+        freeze: str | Sequence[str] | None = None,
         device: str | torch.device = "auto",
         precision: str = "float32",
         compile: bool | str = "auto",
@@ -210,6 +229,10 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         self.callbacks = callbacks
         self.class_weight = class_weight
         self.classes = classes
+        self.preprocess = preprocess
+        self.augment = augment
+        self.cache = cache
+        self.freeze = freeze
         self.device = device
         self.precision = precision
         self.compile = compile
@@ -236,9 +259,10 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows of any number type, shape (n_samples, n_features) or (n_samples, ...). A Dataset
-            or DataLoader yields (x, y) or (x, y, weight), and stands alone.
+        X : array-like, sparse matrix, frame, tensor, dict or tuple of them, Dataset or DataLoader
+            Rows of any number type, shape (n_samples, n_features) or (n_samples, ...). A dict
+            of inputs becomes `forward(**inputs)`, a tuple `forward(*inputs)`. A Dataset or
+            DataLoader yields (x, y), (x, y, weight) or a dict, and stands alone.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes of any type, or a 0/1 column for each label (multilabel).
         sample_weight : array-like of shape (n_samples,), default=None
@@ -266,20 +290,20 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             self._check_parameters()
             continues = bool(self.warm_start) and hasattr(self, "_learned")
             seed = self._learned.seed if continues else draw_seed(self.random_state)
-            train, encoder = self._read(Given(X, y, sample_weight), self.classes, continues)
+            reader = self._reader(continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
-            valid = given and read_measured(
-                self,
-                given,
-                precision_dtype(self.precision),
-                train.first(1).shape[1:],
-                encoder,
-                "y_val",
+            train, encoder = reader.read_training(
+                Given(X, y, sample_weight),
+                self._learned.encoder if continues else None,
+                self.classes,
+                needs_labels=self.class_weight == "balanced"
+                or (given is None and bool(self.validation_split)),
             )
+            valid = given and reader.read_measured(given, encoder, "y_val")
             if valid is None and self.validation_split:
                 train, valid = self._split(train, encoder, seed)
             interruption = self._run(
-                train, valid, encoder, self._callbacks(), self.epochs, seed, continues
+                train, valid, reader, encoder, self._callbacks(), self.epochs, seed, continues
             )
         if interruption is not None:
             raise interruption
@@ -335,8 +359,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             elif classes is None and not (y is not None and read_labels(y).ndim == 2):
                 raise ValueError("`classes` must be passed on the first call to partial_fit.")
             seed = self._learned.seed if continues else draw_seed(self.random_state)
-            train, encoder = self._read(Given(X, y, sample_weight), classes, continues)
-            interruption = self._run(train, None, encoder, [], 1, seed, continues)
+            reader = self._reader(continues)
+            train, encoder = reader.read_training(
+                Given(X, y, sample_weight),
+                self._learned.encoder if continues else None,
+                classes,
+                needs_labels=False,
+            )
+            interruption = self._run(train, None, reader, encoder, [], 1, seed, continues)
         if interruption is not None:
             raise interruption
         return self
@@ -491,8 +521,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         check_is_fitted(self)
         learned = self._learned
-        dtype, shape, encoder = learned.precision.dtype, learned.sample_shape, learned.encoder
-        rows = read_measured(self, Given(X, y, sample_weight), dtype, shape, encoder)
+        reader = self._reader(True, is_cached=False)
+        rows = reader.read_measured(Given(X, y, sample_weight), learned.encoder)
         return learned.evaluate(self.module_, rows)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -583,20 +613,24 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
         return callbacks + shown[int(self.verbose)]
 
-    def _read(
-        self, given: Given, classes: ArrayLike | None, continues: bool
-    ) -> tuple[Rows, TargetEncoder]:
-        shape, encoder = None, None
-        if continues:
-            shape, encoder = self._learned.sample_shape, self._learned.encoder
-        dtype = precision_dtype(self.precision)
-        return read_training(self, given, dtype, shape, encoder, classes)
+    def _reader(self, continues: bool, *, is_cached: bool | None = None) -> Reader:
+        """What reads rows: the first ones, or such as are like those of `fit`."""
+        dtype = self._learned.precision.dtype if continues else precision_dtype(self.precision)
+        return Reader(
+            self,
+            dtype,
+            forwarded(self.get_params(deep=False), "loader"),
+            self._learned.layout if continues else None,
+            is_cached=bool(self.cache) if is_cached is None else is_cached,
+            takes_frames=self.module is None,
+        )
 
     def _split(self, rows: Rows, encoder: TargetEncoder, seed: int) -> tuple[Rows, Rows]:
-        if isinstance(rows.x, torch.utils.data.DataLoader):
+        if is_loader(rows) or is_stream(rows.x):
             raise ValueError(
-                f"`validation_split` is {self.validation_split!r}, but X is a DataLoader, which "
-                "cannot be split; give `validation_data`, or the Dataset itself."
+                f"`validation_split` is {self.validation_split!r}, but X is a "
+                f"{type(rows.x).__name__}, which cannot be split; give `validation_data`, or a "
+                "map-style Dataset."
             )
         assert rows.codes is not None
         train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
@@ -606,6 +640,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         self,
         train: Rows,
         valid: Rows | None,
+        reader: Reader,
         encoder: TargetEncoder,
         callbacks: Sequence[Callback],
         epochs: int,
@@ -616,10 +651,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         earlier = None
         if continues:
             earlier = Earlier(self._learned, self.module_, self.optimizer_, self.history_)
+        assert reader.layout is not None
         state, learned, interruption = run(
             self.get_params(deep=False),
             train,
             valid,
+            reader.layout,
             encoder,
             callbacks,
             epochs=epochs,
@@ -644,5 +681,5 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """The raw outputs for all rows, in full precision."""
         check_is_fitted(self)
         learned = self._learned
-        x = read_inputs(self, X, learned.precision.dtype, learned.sample_shape)
-        return learned.outputs(self.module_, Rows(x)), learned
+        rows = self._reader(True, is_cached=False).read_rows(X)
+        return learned.outputs(self.module_, rows), learned

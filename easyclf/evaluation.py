@@ -55,13 +55,13 @@ class Evaluation:
             parts = [batch]
             while parts:
                 part = parts.pop()
-                if len(part.x) <= self._n_rows:
+                if part.n_rows <= self._n_rows:
                     try:
                         yield function(part)
                         continue
                     except Exception as error:
-                        self._make_room(error, len(part.x))
-                half = len(part.x) // 2
+                        self._make_room(error, part.n_rows)
+                half = part.n_rows // 2
                 parts += [part.rows(half, None), part.rows(0, half)]
 
     def _make_room(self, error: Exception, n_rows: int) -> None:

@@ -182,8 +182,16 @@ class Head(ABC):
         """The weight of the loss of each row: of the sample times of its class."""
         if self.class_weight is None:
             return weight
-        of_class = self.class_weight[targets.reshape(-1).long()]
+        if targets.is_floating_point():
+            of_class = targets @ self.class_weight
+        else:
+            of_class = self.class_weight[targets.reshape(-1).long()]
         return of_class if weight is None else of_class * weight
+
+    @property
+    def takes_shares(self) -> bool:
+        """Whether a target may be the share of each class, as `MixUp` makes them."""
+        return False
 
     @abstractmethod
     def targets(self, codes: torch.Tensor) -> torch.Tensor:
@@ -209,6 +217,10 @@ class Head(ABC):
 class MulticlassHead(Head):
     """One column a class; the largest is the answer."""
 
+    @property
+    def takes_shares(self) -> bool:
+        return self.criterion.takes_shares
+
     def targets(self, codes: torch.Tensor) -> torch.Tensor:
         return codes
 
@@ -216,6 +228,8 @@ class MulticlassHead(Head):
         return self.columns(outputs).argmax(1)
 
     def hits(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 2:
+            targets = targets.argmax(1)
         return self.answers(outputs) == targets
 
     def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,19 +11,30 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
 
 from easyclf.data import (
+    Fields,
+    FrameEncoder,
+    MultiInput,
     Rows,
     as_tensor,
+    cached,
     carried_labels,
     check_finite,
+    check_finite_memmap,
     check_finite_sparse,
+    check_options,
     dataset_labels,
     first_rows,
+    has_own_collation,
     is_dataset,
+    is_large_memmap,
+    length_of,
     refuse_columns,
+    shapes_of,
 )
+from easyclf.randomness import isolated
 from easyclf.targets import Labels, TargetEncoder, read_labels
 
 
@@ -72,45 +84,174 @@ def one_validation(
     return Given(X_val, y_val, sample_weight_val)
 
 
-def read_inputs(
-    estimator: BaseEstimator, X: Any, dtype: torch.dtype, sample_shape: Sequence[int] | None
-) -> Any:
-    """Check inputs, and give them as a tensor, a CSR array, a Dataset or a DataLoader.
+class Layout(NamedTuple):
+    """What the rows of training looked like, which later ones have to match.
 
-    `sample_shape` is the shape of a row in training; None notes the features in the estimator.
+    Attributes
+    ----------
+    shape : tuple of int, or dict or tuple of them
+        The shape of a row, or of a row of each input.
+    is_fixed : bool
+        Whether all rows have that shape: those that the user pads batch by batch have not.
+    frame_encoder : FrameEncoder or None
+        How categories and gaps became numbers.
     """
-    reset = sample_shape is None
-    is_dict = isinstance(X, Mapping) and not issparse(X)  # a DOK array is a mapping too
-    if is_dict or (isinstance(X, tuple) and any(hasattr(x, "shape") for x in X)):
-        raise TypeError(
-            f"`X` is a {type(X).__name__} of several inputs; expected one array, frame, tensor or "
-            "Dataset: join the inputs along their columns, and let the module part them."
-        )
-    if is_dataset(X):
-        x: Any = X
-        first = first_rows(X, 1)[0]
-        shape = tuple(first.shape[1:])
-        # Rows of single numbers count as rows of one column.
-        validate_data(
-            estimator, X=first.reshape(1, *(shape or (1,))), reset=reset, skip_check_array=True
-        )
-    elif isinstance(X, torch.Tensor):
+
+    shape: Any
+    is_fixed: bool = True
+    frame_encoder: FrameEncoder | None = None
+
+
+class Reader:
+    """Reads rows: the first ones say how, and later ones have to be like them.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        Its features are noted, and compared.
+    dtype : torch.dtype
+        The dtype of numbers in training.
+    options : mapping
+        The user's `loader__*`, without the prefix.
+    layout : Layout or None
+        That of the training; None before it.
+    is_cached : bool
+        Whether datasets are read into memory.
+    takes_frames : bool
+        Whether categories and gaps in frames are made numbers.
+    """
+
+    def __init__(
+        self,
+        estimator: BaseEstimator,
+        dtype: torch.dtype,
+        options: Mapping[str, Any],
+        layout: Layout | None,
+        *,
+        is_cached: bool = False,
+        takes_frames: bool = False,
+    ) -> None:
+        self._estimator, self._dtype, self._options = estimator, dtype, options
+        self._is_cached, self._takes_frames = is_cached, takes_frames
+        self.layout = layout
+
+    def read_training(
+        self, given: Given, encoder: TargetEncoder | None, classes: Any, *, needs_labels: bool
+    ) -> tuple[Rows, TargetEncoder]:
+        """The rows to train on, and the encoder of their labels, fitted here if there is none yet.
+
+        Where `classes` are given and nothing else `needs_labels`, a dataset is not searched for
+        them.
+        """
+        X, y, sample_weight = given.check()
+        with _reading(X):
+            if self._is_cached and is_dataset(X):
+                X, y, sample_weight = self._cached(X)
+            x = self.read_inputs(X)
+            if is_dataset(X):
+                needs_labels = needs_labels or (encoder is None and classes is None)
+                y = dataset_labels(X, self._options) if needs_labels else carried_labels(X)
+        if y is None:
+            return Rows(x, options=self._options), encoder or TargetEncoder().fit(None, classes)
+        labels = read_labels(y)
+        weight = _read_weight(sample_weight, x, labels)
+        encoder = encoder or TargetEncoder().fit(labels, classes)
+        rows = Rows(x, encoder.transform(labels), weight, self._options)
+        return rows.without_zero_weights(), encoder
+
+    def read_measured(self, given: Given, encoder: TargetEncoder, name: str = "y") -> Rows:
+        """Rows to measure on, with their labels, called `name`, encoded as those of training."""
+        X, y, sample_weight = given.check(name)
+        with _reading(X):
+            if self._is_cached and is_dataset(X):
+                X, y, sample_weight = self._cached(X)
+            x = self.read_inputs(X)
+            if is_dataset(X):
+                carried = carried_labels(X)
+                if carried is not None:
+                    encoder.transform(read_labels(carried, name), name)
+                return Rows(x, options=self._options)
+        labels = read_labels(y, name)
+        weight = _read_weight(sample_weight, x, labels)
+        rows = Rows(x, encoder.transform(labels, name), weight)
+        return rows.without_zero_weights()
+
+    def read_rows(self, X: Any) -> Rows:
+        """Rows to answer for."""
+        with _reading(X):
+            return Rows(self.read_inputs(X), options=self._options)
+
+    def _cached(self, X: Any) -> Fields:
+        check_options(self._options, X)
+        fields = cached(X, self._options)
+        if fields.y is None:
+            raise ValueError(
+                f"`X` is a {type(X).__name__} whose items have no label; expected items (x, y)."
+            )
+        return fields
+
+    def read_inputs(self, X: Any) -> Any:
+        """Check inputs, and give them as `Rows` takes them."""
+        reset = self.layout is None
+        frame_encoder = None if self.layout is None else self.layout.frame_encoder
+        is_fixed = True
+        if is_dataset(X):
+            check_options(self._options, X)
+            x: Any = X
+            is_fixed = not has_own_collation(X, self._options)
+            shape = self._read_dataset(X, is_fixed=is_fixed)
+        elif _is_multi_input(X):
+            x = MultiInput(X)
+            named = x.inputs.items() if isinstance(x.inputs, dict) else enumerate(x.inputs)
+            made = {name: self._read_one(one, name) for name, one in named}
+            x.inputs = made if isinstance(x.inputs, dict) else tuple(made.values())
+            shape = shapes_of(x.inputs)
+        elif isinstance(X, torch.Tensor):
+            x = self._read_tensor(X)
+            shape = tuple(x.shape[1:])
+        elif is_large_memmap(X):
+            validate_data(
+                self._estimator, X=X[:1], reset=reset, allow_nd=True, ensure_all_finite=False
+            )
+            check_finite_memmap(X, self._dtype)
+            x, shape = X, tuple(X.shape[1:])
+        else:
+            if self._takes_frames and reset and FrameEncoder.is_needed(X):
+                frame_encoder = FrameEncoder().fit(X)
+            x = self._read_frame(X, frame_encoder) if frame_encoder else self._read_array(X)
+            shape = tuple(x.shape[1:])
+        self._compare(shape, is_fixed=is_fixed)
+        if self.layout is None:
+            self.layout = Layout(shape, is_fixed, frame_encoder)
+        return x
+
+    def _read_dataset(self, X: Any, *, is_fixed: bool) -> Any:
+        length_of(X)
+        first = first_rows(X, 1, self._options).x
+        if isinstance(first, torch.Tensor) and is_fixed:
+            # Rows of single numbers count as rows of one column.
+            row = first.reshape(1, *(first.shape[1:] or (1,)))
+            validate_data(self._estimator, X=row, reset=self.layout is None, skip_check_array=True)
+        return shapes_of(first)
+
+    def _read_tensor(self, X: torch.Tensor) -> torch.Tensor:
         x = X.detach()
         # Autograd does not take what was made under `torch.inference_mode`.
         x = x.clone() if x.is_inference() else x
         if x.ndim < 2 or not x.numel() or x.is_complex() or x.layout != torch.strided:
             # scikit-learn says what is wrong.
-            validate_data(estimator, X=np.asarray(x.cpu()), reset=False, allow_nd=True)
-        validate_data(estimator, X=x, reset=reset, skip_check_array=True)
-        check_finite(x, dtype)
-        shape = tuple(x.shape[1:])
-    else:
+            validate_data(self._estimator, X=np.asarray(x.cpu()), reset=False, allow_nd=True)
+        validate_data(self._estimator, X=x, reset=self.layout is None, skip_check_array=True)
+        check_finite(x, self._dtype)
+        return x
+
+    def _read_array(self, X: Any) -> Any:
         refuse_columns(X)
         try:
             x = validate_data(
-                estimator,
+                self._estimator,
                 X=X,
-                reset=reset,
+                reset=self.layout is None,
                 accept_sparse="csr",
                 allow_nd=True,
                 ensure_all_finite=False,
@@ -118,18 +259,75 @@ def read_inputs(
         except ValueError as error:
             _refuse_what_is_no_array(X, error)
             raise
-        shape = tuple(x.shape[1:])
         if issparse(x):
-            check_finite_sparse(x, dtype)
+            check_finite_sparse(x, self._dtype)
+            return x
+        x = as_tensor(x)
+        check_finite(x, self._dtype)
+        return x
+
+    def _read_frame(self, X: Any, frame_encoder: FrameEncoder) -> torch.Tensor:
+        validate_data(self._estimator, X=X, reset=self.layout is None, skip_check_array=True)
+        x = torch.from_numpy(frame_encoder.transform(X))
+        check_finite(x, self._dtype)
+        return x
+
+    def _read_one(self, one: Any, name: Any) -> torch.Tensor:
+        """One of several inputs."""
+        if isinstance(one, torch.Tensor):
+            x = one.detach()
+            x = x.clone() if x.is_inference() else x
         else:
-            x = as_tensor(x)
-            check_finite(x, dtype)
-    if sample_shape is not None and shape != tuple(sample_shape):
-        raise ValueError(
-            f"X has rows of shape {shape}, but {type(estimator).__name__} is expecting rows of "
-            f"shape {tuple(sample_shape)}, as in `fit`."
-        )
-    return x
+            refuse_columns(one)
+            checked = check_array(
+                one,
+                allow_nd=True,
+                ensure_2d=False,
+                ensure_all_finite=False,
+                input_name=f"X[{name!r}]",
+            )
+            x = as_tensor(checked)
+        check_finite(x, self._dtype, f" of X[{name!r}]")
+        return x
+
+    def _compare(self, shape: Any, *, is_fixed: bool) -> None:
+        """Refuse rows that are not like those of the training."""
+        if self.layout is None:
+            return
+        expected = self.layout.shape
+        name = type(self._estimator).__name__
+        if _names(shape) != _names(expected):
+            raise ValueError(
+                f"X has the inputs {_names(shape)}, but {name} is expecting {_names(expected)}, "
+                "as in `fit`."
+            )
+        if is_fixed and self.layout.is_fixed and shape != expected:
+            raise ValueError(
+                f"X has rows of shape {shape}, but {name} is expecting rows of shape {expected}, "
+                "as in `fit`."
+            )
+
+
+def _reading(X: Any) -> AbstractContextManager[None]:
+    """What a dataset draws while it is looked at changes nobody's random states."""
+    if is_dataset(X):
+        return isolated(0, torch.device("cpu"), waits=False)
+    return nullcontext()
+
+
+def _is_multi_input(X: Any) -> bool:
+    if issparse(X):  # a DOK array is a mapping too
+        return False
+    is_tuple = isinstance(X, tuple) and any(hasattr(x, "shape") for x in X)
+    return is_tuple or isinstance(X, (MultiInput, Mapping))
+
+
+def _names(shape: Any) -> Any:
+    """What the inputs are called; for inputs without names how many there are."""
+    if isinstance(shape, dict):
+        return sorted(shape)
+    is_several = bool(shape) and isinstance(shape[0], tuple)
+    return list(range(len(shape))) if is_several else None
 
 
 def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
@@ -156,48 +354,10 @@ def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
             ) from error
 
 
-def read_training(
-    estimator: BaseEstimator,
-    given: Given,
-    dtype: torch.dtype,
-    sample_shape: Sequence[int] | None,
-    encoder: TargetEncoder | None,
-    classes: Any,
-) -> tuple[Rows, TargetEncoder]:
-    """The rows to train on, and the encoder of their labels, fitted here if there is none yet."""
-    X, y, sample_weight = given.check()
-    x = read_inputs(estimator, X, dtype, sample_shape)
-    labels = read_labels(dataset_labels(X) if is_dataset(X) else y)
-    weight = _read_weight(sample_weight, x, labels)
-    encoder = encoder or TargetEncoder().fit(labels, classes)
-    return Rows(x, encoder.transform(labels), weight).without_zero_weights(), encoder
-
-
-def read_measured(
-    estimator: BaseEstimator,
-    given: Given,
-    dtype: torch.dtype,
-    sample_shape: Sequence[int],
-    encoder: TargetEncoder,
-    name: str = "y",
-) -> Rows:
-    """Rows to measure on, with their labels, called `name`, encoded as those of the training."""
-    X, y, sample_weight = given.check(name)
-    x = read_inputs(estimator, X, dtype, sample_shape)
-    if is_dataset(X):
-        carried = carried_labels(X)
-        if carried is not None:
-            encoder.transform(read_labels(carried, name), name)
-        return Rows(x)
-    labels = read_labels(y, name)
-    weight = _read_weight(sample_weight, x, labels)
-    return Rows(x, encoder.transform(labels, name), weight).without_zero_weights()
-
-
 def _read_weight(sample_weight: Any, x: Any, labels: Labels) -> NDArray[np.float64] | None:
     """Weights as an array, with the lengths of rows, labels and weights compared."""
     n_rows = Rows(x).n_rows
-    if n_rows != len(labels):
+    if n_rows is not None and n_rows != len(labels):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: X has {n_rows}, y has "
             f"{len(labels)}; expected one label for each row."

@@ -61,6 +61,11 @@ class RowLoss:
     is_one_vs_rest = False
     carries_weights = True
 
+    @property
+    def takes_shares(self) -> bool:
+        """Whether a target may be the share of each class, in place of its code."""
+        return isinstance(self.loss, nn.CrossEntropyLoss)
+
     def __init__(self, loss: Callable[..., torch.Tensor]) -> None:
         self.loss = loss
 
@@ -90,6 +95,8 @@ class CrossEntropy(RowLoss):
     loss: nn.CrossEntropyLoss
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 2:
+            return super().__call__(outputs, targets)
         ignored = self.loss.ignore_index
         return F.nll_loss(log_softmax(outputs), targets, ignore_index=ignored, reduction="none")
 
@@ -100,6 +107,8 @@ class SmoothedCrossEntropy(RowLoss):
     torch divides the sum of these losses by the sum of the weights of the targets. Here each
     loss is divided by the weight of its target, and weighed with it when rows are averaged.
     """
+
+    takes_shares = False
 
     def __init__(self, loss: nn.CrossEntropyLoss, weight: torch.Tensor) -> None:
         super().__init__(loss)

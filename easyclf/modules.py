@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,6 +39,31 @@ OUTPUT_NAMES = (
     "out_dim",
 )
 ModuleLike = type[nn.Module] | Callable[..., nn.Module] | nn.Module | str | None
+# What a `forward` is given: one tensor, or several by name or by place.
+Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
+
+
+def call(forward: Callable[..., Any], x: Tensors) -> Any:
+    """What `forward` returns for one input, or for several."""
+    if isinstance(x, torch.Tensor):
+        return forward(x)
+    return forward(**x) if isinstance(x, dict) else forward(*x)
+
+
+def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
+    """`function` of an input, or of each of several, in their structure."""
+    if isinstance(x, torch.Tensor):
+        return function(x)
+    if isinstance(x, dict):
+        return {name: function(one) for name, one in x.items()}
+    return tuple(function(one) for one in x)
+
+
+def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
+    """The inputs, whatever they are called."""
+    if isinstance(x, torch.Tensor):
+        return (x,)
+    return tuple(x.values()) if isinstance(x, dict) else x
 
 
 class MLP(nn.Module):
@@ -139,7 +165,7 @@ class MLP(nn.Module):
 def build_module(
     module: ModuleLike,
     keywords: Mapping[str, Any],
-    sample_shape: Sequence[int],
+    row_shape: Any,
     n_outputs: int,
 ) -> nn.Module:
     """Make the module that a fit trains, with the sizes of the data where none is given.
@@ -150,8 +176,8 @@ def build_module(
         As in `Estimator`.
     keywords : mapping
         The user's `module__*`, without the prefix.
-    sample_shape : sequence of int
-        Shape of one row of the data.
+    row_shape : tuple of int, or dict or tuple of them
+        Shape of one row of the data, or of each of several inputs.
     n_outputs : int
         Number of classes, or of labels when multilabel.
 
@@ -172,12 +198,11 @@ def build_module(
         factory: Callable[..., Any] = type(module)
     else:
         if isinstance(module, str):
-            factory = _torchvision_builder(module)
-            keywords = {"weights": None, "num_classes": n_outputs, **keywords}
+            factory = functools.partial(_torchvision_model, _torchvision_name(module), n_outputs)
         else:
             factory = MLP if module is None else module
         named, _ = keyword_names(factory)
-        sizes = _sizes(sample_shape, n_outputs)
+        sizes = _sizes(row_shape, n_outputs)
         # A default in the signature gives way to the data; what a partial fixes is the user's.
         own = factory.keywords if isinstance(factory, functools.partial) else {}
         arguments = {name: sizes[name] for name in named if name in sizes and name not in own}
@@ -196,17 +221,20 @@ def build_module(
     return built
 
 
-def _sizes(sample_shape: Sequence[int], n_outputs: int) -> dict[str, int]:
-    inputs = dict.fromkeys(INPUT_NAMES, math.prod(sample_shape))
-    if len(sample_shape) == 2:
-        # Sequences (steps, numbers a step): torch's recurrent layers call the latter `input_size`.
-        inputs["input_size"] = sample_shape[1]
-    if len(sample_shape) == 3:
-        inputs["in_channels"] = sample_shape[0]
+def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
+    inputs: dict[str, int] = {}
+    if isinstance(row_shape, tuple) and all(isinstance(size, int) for size in row_shape):
+        inputs = dict.fromkeys(INPUT_NAMES, math.prod(row_shape))
+        if len(row_shape) == 2:
+            # Sequences (steps, numbers a step): torch's recurrent layers call the latter
+            # `input_size`.
+            inputs["input_size"] = row_shape[1]
+        if len(row_shape) == 3:
+            inputs["in_channels"] = row_shape[0]
     return inputs | dict.fromkeys(OUTPUT_NAMES, n_outputs)
 
 
-def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
+def _torchvision_name(name: str) -> str:
     from torchvision import models  # a second, and most fits never need it
 
     known = models.list_models(module=models)
@@ -214,16 +242,48 @@ def _torchvision_builder(name: str) -> Callable[..., nn.Module]:
         raise ValueError(
             f"`module` {name!r} is not a torchvision classifier{did_you_mean(name, known)}"
         )
+    return name
 
-    def torchvision_model(**keywords: Any) -> nn.Module:
-        try:
-            built: nn.Module = models.get_model(name, **keywords)
-        except TypeError as error:
-            shown = ", ".join(f"`module__{keyword}`" for keyword in keywords)
-            raise TypeError(f"`module` {name!r} does not take one of {shown}: {error}") from error
-        return built
 
-    return torchvision_model
+def _torchvision_model(name: str, n_outputs: int, **keywords: Any) -> nn.Module:
+    """A classifier of torchvision's, as wide as there are outputs.
+
+    With `weights` it is as it was published but for its last layer, which is new.
+    """
+    from torchvision import models
+
+    weights = keywords.get("weights")
+    if weights is None:
+        keywords = {"num_classes": n_outputs, **keywords}
+    try:
+        built: nn.Module = models.get_model(name, **keywords)
+    except TypeError as error:
+        shown = ", ".join(f"`module__{keyword}`" for keyword in keywords)
+        raise TypeError(f"`module` {name!r} does not take one of {shown}: {error}") from error
+    except OSError as error:  # of which those of urllib are a kind
+        raise OSError(
+            f"`module__weights` {weights!r} of {name!r} are not on this machine and cannot be "
+            f"fetched ({error}); put their file into {torch.hub.get_dir()}/checkpoints, or leave "
+            "`module__weights` out to begin with random ones."
+        ) from error
+    if weights is not None:
+        _replace_last_layer(built, n_outputs)
+    return built
+
+
+def _replace_last_layer(module: nn.Module, n_outputs: int) -> None:
+    """Put a new layer in the place of the last one, with as many outputs as there are classes."""
+    layers = [
+        (name, layer)
+        for name, layer in module.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Conv2d)) and not name.startswith(("aux", "AuxLogits"))
+    ]
+    name, last = layers[-1]
+    if isinstance(last, nn.Linear):
+        new: nn.Module = nn.Linear(last.in_features, n_outputs, bias=last.bias is not None)
+    else:
+        new = nn.Conv2d(last.in_channels, n_outputs, last.kernel_size)  # type: ignore[arg-type]
+    module.set_submodule(name, new)
 
 
 def prefers_channels_last(module: nn.Module, device: torch.device, n_numbers: int) -> bool:
@@ -233,7 +293,7 @@ def prefers_channels_last(module: nn.Module, device: torch.device, n_numbers: in
     reordered in every step, are many times the `n_numbers` of a batch: `resnet18` takes 27 % more
     on 16 images of 32 x 32, where they are 230 times as many.
     """
-    if device.type != "cpu" or any(is_lazy(parameter) for parameter in module.parameters()):
+    if device.type != "cpu" or is_any_lazy(module):
         return False
     weights = sum(
         layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)
@@ -241,48 +301,75 @@ def prefers_channels_last(module: nn.Module, device: torch.device, n_numbers: in
     return 0 < weights <= 32 * n_numbers
 
 
+def is_any_lazy(module: nn.Module) -> bool:
+    """Whether a layer takes its sizes from the first batch that comes."""
+    return any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers()))
+
+
+def embeds(module: nn.Module) -> bool:
+    """Whether tokens are looked up in the module."""
+    return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
+
+
+def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> None:
+    """Keep the weights whose names match one of the patterns as they are.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no name, or no weight is left to be trained.
+    """
+    if patterns is None:
+        return
+    named = dict(module.named_parameters())
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        for name in matching(pattern, named, "freeze"):
+            named[name].requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise ValueError(
+            f"`freeze` {patterns!r} leaves no weight of {type(module).__name__} to be trained; "
+            f"its weights are {_some(named)}."
+        )
+
+
+def matching(pattern: str, names: Iterable[str], parameter: str) -> list[str]:
+    """The names of weights that a pattern matches, or those of a layer of that name."""
+    found = [
+        name
+        for name in names
+        if fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
+    ]
+    if not found:
+        raise ValueError(
+            f"`{parameter}` has the pattern {pattern!r}, which matches no weight; the names are "
+            f"{_some(names)}."
+        )
+    return found
+
+
+def _some(names: Iterable[str]) -> str:
+    known = list(names)
+    return ", ".join(known[:8]) + ", ..." * (len(known) > 8)
+
+
 class Probe(NamedTuple):
     """What forward passes on a few rows showed of a module."""
 
     output: Any
     evaluated: Any
-    input_dtype: torch.dtype
     changes_input: bool
 
 
-def probe(module: nn.Module, rows: torch.Tensor, dtype: torch.dtype) -> Probe:
+def probe(module: nn.Module, x: Tensors) -> Probe:
     """Pass a few rows through the module in both modes, and leave its buffers as they were.
 
-    Integer rows reach the module as integers where an `nn.Embedding` is to look them up. Lazy
-    layers take their sizes here.
+    Lazy layers take their sizes here.
     """
-    candidates = [dtype]
-    embeds = any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
-    if embeds and not rows.is_floating_point():
-        candidates.insert(0, torch.int64)
-    first: Exception | None = None
-    while True:
-        candidate = candidates.pop(0)
-        try:
-            return _probe(module, rows.to(candidate, copy=True))
-        except (RuntimeError, TypeError, ValueError) as error:
-            if not candidates:
-                error.add_note(
-                    f"easyclf called {type(module).__name__}.forward with a batch of shape "
-                    f"{tuple(rows.shape)} and dtype {candidate}."
-                    + " It has an nn.Embedding, which needs tokens of an integer dtype."
-                    * (embeds and first is None)
-                )
-                raise error from first
-            first = error
-
-
-def _probe(module: nn.Module, x: torch.Tensor) -> Probe:
-    if any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers())):
+    if is_any_lazy(module):
         module.eval()
         with torch.no_grad():
-            module(x.clone())
-    version, dtype = x._version, x.dtype
+            call(module, apply(torch.clone, x))
+    versions = [one._version for one in tensors_of(x)]
     # A module may write into its buffers, or put others in their place.
     buffers = [
         (layer, name, buffer, buffer.clone())
@@ -291,10 +378,10 @@ def _probe(module: nn.Module, x: torch.Tensor) -> Probe:
         if buffer is not None
     ]
     try:
-        output = module.train()(x)
-        evaluated = module.eval()(x)
+        output = call(module.train(), x)
+        evaluated = call(module.eval(), x)
     finally:
         with torch.no_grad():
             for layer, name, buffer, before in buffers:
                 layer._buffers[name] = buffer.copy_(before)
-    return Probe(output, evaluated, dtype, x._version != version)
+    return Probe(output, evaluated, versions != [one._version for one in tensors_of(x)])

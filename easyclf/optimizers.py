@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from easyclf.modules import matching
 from easyclf.validation import check_keywords, did_you_mean, keyword_names, name_of
 
 _NAMES: dict[str, type[torch.optim.Optimizer]] = {
@@ -29,24 +30,34 @@ _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
 def build_optimizer(
     optimizer: str | Callable[..., torch.optim.Optimizer],
     module: nn.Module,
-    lr: float,
+    lr: float | Mapping[str, float],
     keywords: Mapping[str, Any],
 ) -> torch.optim.Optimizer:
     """Make the optimizer of the weights of `module` that are to be trained.
 
+    A mapping `lr` gives patterns of the names of weights their learning rates; each weight takes
+    that of the first pattern that matches.
+
     Raises
     ------
     ValueError
-        If the name is not in `torch.optim`, or no weight is to be trained.
+        If the name is not in `torch.optim`, or a weight has no learning rate.
     TypeError
         If `optimizer` is a finished optimizer, or does not take one of `keywords`.
     """
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    parameters: list[Any] = list(trained.values())
     factory = resolve_optimizer(optimizer)
     named, _ = keyword_names(factory)
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
     own = factory.keywords if isinstance(factory, functools.partial) else {}
+    if isinstance(lr, Mapping):
+        groups = _groups(trained, lr)
+        # What the optimizer shows as its own is that of the first pattern.
+        lr = groups[0]["lr"]
+    else:
+        groups = None
     if inspect.isclass(factory) or ("lr" in named and "lr" not in own):
         arguments.setdefault("lr", lr)
     is_decided = {"fused", "foreach", "differentiable", "capturable"} & set(keywords)
@@ -56,13 +67,30 @@ def build_optimizer(
             parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
             for parameter in parameters
         )
-    built = factory(parameters, **arguments)
+    built = factory(groups or parameters, **arguments)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
             f"`optimizer` {name_of(factory)} made a {type(built).__name__}; "
             "expected a torch.optim.Optimizer."
         )
     return built
+
+
+def _groups(
+    trained: Mapping[str, torch.Tensor], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """The weights by the learning rate that the first matching pattern gives them."""
+    left, groups = dict(trained), []
+    for pattern, rate in rates.items():
+        names = [name for name in matching(pattern, trained, "lr") if name in left]
+        if names:
+            groups.append({"params": [left.pop(name) for name in names], "lr": rate})
+    if left:
+        raise ValueError(
+            f"`lr` {dict(rates)!r} has no pattern for {len(left)} weight(s), the first of them "
+            f"{next(iter(left))!r}; add '*' with a rate for the others."
+        )
+    return groups
 
 
 def resolve_optimizer(

@@ -1,4 +1,4 @@
-"""Parameters of the module, the optimizer and the loss, as parameters of the estimator."""
+"""Parameters of the module, the optimizer, the loss and loaders, as the estimator's own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from sklearn.base import BaseEstimator
 
 from easyclf.validation import did_you_mean
 
-PREFIXES = ("module", "optimizer", "loss")
+PREFIXES = ("module", "optimizer", "loss", "loader")
 
 
 def is_forwarded(name: str) -> bool:
-    """Whether `name` is one of `module__*`, `optimizer__*` or `loss__*`."""
+    """Whether `name` is one of `module__*`, `optimizer__*`, `loss__*` or `loader__*`."""
     prefix, separator, rest = name.partition("__")
     return prefix in PREFIXES and bool(separator) and bool(rest)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
-Forward = Callable[[torch.Tensor], torch.Tensor]
+from easyclf.modules import Tensors, call
+
+Forward = Callable[..., Any]
 
 
 class Precision:
@@ -24,9 +27,10 @@ class Precision:
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
-    def run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
+    def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
         """The outputs of the forward pass, in `dtype`."""
-        return forward(x)
+        outputs: torch.Tensor = call(forward, x)
+        return outputs
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute the gradients of `loss`."""
@@ -47,9 +51,9 @@ class MixedPrecision(Precision):
         super().__init__(torch.float32)
         self._device_type, self._reduced = device.type, reduced
 
-    def run(self, forward: Forward, x: torch.Tensor) -> torch.Tensor:
+    def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
         with torch.autocast(self._device_type, dtype=self._reduced):
-            outputs = forward(x)
+            outputs: torch.Tensor = call(forward, x)
         # Losses are sums of many small numbers: they are computed in full precision.
         return outputs.float()
 

@@ -44,7 +44,7 @@ def seed_after(seed: int, epochs: int) -> int:
 
 @contextmanager
 def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator[None]:
-    """Seed Python, NumPy and torch inside the block, and put their states back after it.
+    """Have random states of one's own inside the block, as in `own_states`.
 
     While another thread is in such a block this one waits, so that both are reproducible. With
     `waits=False` it goes on under the other's states: prediction, which hardly ever draws, need
@@ -55,14 +55,15 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
         yield
         return
     try:
-        with _own_states(seed, device):
+        with own_states(seed, device):
             yield
     finally:
         lock.release()
 
 
 @contextmanager
-def _own_states(seed: int, device: torch.device) -> Iterator[None]:
+def own_states(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed Python, NumPy and torch inside the block, and put their states back after it."""
     accelerator = {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     own = accelerator.get_rng_state() if accelerator else None

@@ -5,20 +5,45 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from easyclf.callbacks import Callback
-from easyclf.data import Batch, Placement, Rows, Source
+from easyclf.data import (
+    Augmentation,
+    Batch,
+    Placement,
+    Preprocessing,
+    Rows,
+    Source,
+    arrangements,
+    first_of,
+    is_loader,
+    likely_arrangement,
+    shapes_of,
+)
 from easyclf.device import resolve_device
 from easyclf.evaluation import Evaluation, evaluate, measure, predict_outputs
 from easyclf.heads import Head, build_head
 from easyclf.history import History
+from easyclf.inputs import Layout
 from easyclf.metrics import Measured
-from easyclf.modules import MLP, Probe, build_module, prefers_channels_last, probe
+from easyclf.modules import (
+    MLP,
+    Probe,
+    Tensors,
+    apply,
+    build_module,
+    embeds,
+    freeze,
+    is_any_lazy,
+    prefers_channels_last,
+    probe,
+    tensors_of,
+)
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import forwarded
 from easyclf.precision import Precision, resolve_precision
@@ -30,6 +55,8 @@ from easyclf.trainer import Trainer, TrainingDiverged
 # Numbers in an evaluation batch: its rows are as many as hold about this many.
 _EVALUATION_NUMBERS = 2**20
 _PROBED_ROWS = 3
+# Rows in a batch of a stream that does not say how many it has.
+_STREAMED_ROWS = 128
 _MEASURED = ("loss", "accuracy")
 
 
@@ -45,9 +72,11 @@ class Learned(NamedTuple):
     precision : Precision
         The precision of the arithmetic.
     placement : Placement
-        Where the module wants its inputs.
-    sample_shape : tuple of int
-        The shape of a row.
+        Where and as what the module wants its inputs.
+    layout : Layout
+        What rows look like.
+    row_numbers : int
+        Numbers in a row, as the module gets it.
     seed : int
         The seed of the whole run.
     """
@@ -56,23 +85,33 @@ class Learned(NamedTuple):
     encoder: TargetEncoder
     precision: Precision
     placement: Placement
-    sample_shape: tuple[int, ...]
+    layout: Layout
+    row_numbers: int
     seed: int
 
     @property
     def evaluation_rows(self) -> int:
         """Rows in a batch of validation or prediction."""
-        return max(64, _EVALUATION_NUMBERS // max(1, math.prod(self.sample_shape)))
+        return max(64, _EVALUATION_NUMBERS // self.row_numbers)
 
-    def source(self, rows: Rows, *, is_kept: bool = False) -> Source:
+    def source(
+        self, rows: Rows, *, is_kept: bool = False, augment: Augmentation | None = None
+    ) -> Source:
         """Batches of rows with their targets."""
-        encode = self.encoder.transform_tensor
-        return rows.source(self.placement, self.head.targets, encode, is_kept=is_kept)
+        return rows.source(
+            self.placement._replace(augment=augment),
+            self.head.targets,
+            self.encoder.transform_tensor,
+            seed=self.seed,
+            is_kept=is_kept,
+        )
 
     def outputs(self, module: nn.Module, rows: Rows) -> torch.Tensor:
         """The raw outputs for all rows, in order."""
-        source = rows.source(self.placement)
-        with isolated(self.seed, self.placement.device, waits=False):
+        with (
+            isolated(self.seed, self.placement.device, waits=False),
+            closing(rows.source(self.placement, seed=self.seed)) as source,
+        ):
             return predict_outputs(
                 module.eval(), self.head, self.precision, source, self.evaluation_rows
             )
@@ -85,16 +124,25 @@ class Learned(NamedTuple):
         def measure_batch(batch: Batch) -> Measured:
             return measure(module, self.head, self.precision, batch)
 
-        with isolated(self.seed, self.placement.device, waits=False):
-            return evaluate(self.source(rows), Evaluation(self.evaluation_rows), measure_batch)
+        with (
+            isolated(self.seed, self.placement.device, waits=False),
+            closing(self.source(rows)) as source,
+        ):
+            return evaluate(source, Evaluation(self.evaluation_rows), measure_batch)
 
     def on_cpu(self) -> Learned:
         """A copy for a machine without the accelerator."""
-        cpu, dtype = torch.device("cpu"), self.precision.dtype
+        cpu, dtype, preprocess = (
+            torch.device("cpu"),
+            self.precision.dtype,
+            self.placement.preprocess,
+        )
+        if isinstance(preprocess, Preprocessing):
+            preprocess = preprocess.to(cpu)
         return self._replace(
             head=copy.deepcopy(self.head).to(cpu, dtype),
             precision=Precision(dtype),
-            placement=self.placement._replace(device=cpu),
+            placement=self.placement._replace(device=cpu, preprocess=preprocess),
         )
 
 
@@ -119,6 +167,7 @@ def run(
     parameters: Mapping[str, Any],
     train: Rows,
     valid: Rows | None,
+    layout: Layout,
     encoder: TargetEncoder,
     callbacks: Sequence[Callback],
     *,
@@ -134,6 +183,8 @@ def run(
         The parameters of the estimator, `module__*` and its kin included.
     train, valid : Rows
         The rows to train on, and to measure after each epoch.
+    layout : Layout
+        What they look like.
     encoder : TargetEncoder
         The classes.
     callbacks : sequence of Callback
@@ -150,20 +201,43 @@ def run(
     history = History() if earlier is None else copy.copy(earlier.history)
     run_seed = seed_after(seed, len(history))
     interruption: BaseException | None = None
-    with isolated(run_seed, device), torch.enable_grad():
-        sample_shape = tuple(train.first(1).shape[1:])
-        module = _make_module(parameters, sample_shape, len(encoder.classes_), earlier)
+    with isolated(run_seed, device), torch.enable_grad(), ExitStack() as stack:
+        preprocess, augment = parameters["preprocess"], parameters["augment"]
+        placement = Placement(
+            device,
+            precision.dtype,
+            weight_dtype=precision.dtype,
+            preprocess=None if preprocess is None else Preprocessing(preprocess, device),
+        )
+        augmentation = None if augment is None else Augmentation(augment, device)
+        # Not as many rows as columns, lest one be taken for the other.
+        n_probed = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
+        rows = apply(lambda one: one.to(device), train.first(n_probed))
+        module = _make_module(
+            parameters, _row_shape(rows, placement), len(encoder.classes_), earlier
+        )
         module.to(device, precision.dtype)
+        freeze(module, parameters["freeze"])
         batch_size = _batch_size(parameters["batch_size"], train)
         min_rows = _fewest_rows(module, batch_size, train.n_rows)
-        head, placement = _read_module(
-            module, parameters, train, valid, encoder, precision, device, batch_size
+        seen, placement, row_numbers = _find_placement(
+            module, rows, placement, batch_size, is_augmented=augment is not None
         )
-        learned = Learned(head, encoder, precision, placement, sample_shape, seed)
-        train_source = learned.source(train, is_kept=True)
-        valid_source = None if valid is None else learned.source(valid, is_kept=True)
+        head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
+        head.to(device, precision.dtype)
+        if augmentation is not None:
+            _check_augmentation(augmentation, head, placement, rows)
+        learned = Learned(head, encoder, precision, placement, layout, row_numbers, seed)
+        train_source = learned.source(train, is_kept=True, augment=augmentation)
+        stack.callback(train_source.close)
+        valid_source = None
+        if valid is not None:
+            valid_source = learned.source(valid, is_kept=True)
+            stack.callback(valid_source.close)
         if isinstance(module, MLP) and not module.is_adapted:
-            module.adapt((batch.x, batch.weight) for batch in train_source.batches(2**16))
+            with closing(learned.source(train)) as plain_source:
+                batches = plain_source.batches(learned.evaluation_rows)
+                module.adapt((first_of(batch.x), batch.weight) for batch in batches)
         optimizer = build_optimizer(
             parameters["optimizer"], module, parameters["lr"], forwarded(parameters, "optimizer")
         )
@@ -179,7 +253,7 @@ def run(
             (*_MEASURED, *validated, "lr", "seconds"),
             epoch=len(history),
             epochs=len(history) + epochs,
-            steps_per_epoch=math.ceil(n_batches / parameters["accumulate"]),
+            steps_per_epoch=n_batches and math.ceil(n_batches / parameters["accumulate"]),
         )
         if parameters["compile"] is True:
             state.forward = torch.compile(module)
@@ -207,37 +281,115 @@ def run(
 
 def _make_module(
     parameters: Mapping[str, Any],
-    sample_shape: tuple[int, ...],
+    row_shape: Any,
     n_outputs: int,
     earlier: Earlier | None,
 ) -> nn.Module:
     if earlier is not None:
         return copy.deepcopy(earlier.module)
     keywords = forwarded(parameters, "module")
-    return build_module(parameters["module"], keywords, sample_shape, n_outputs)
+    return build_module(parameters["module"], keywords, row_shape, n_outputs)
 
 
-def _read_module(
+def _row_shape(rows: Tensors, placement: Placement) -> Any:
+    """The shape of a row as the module will probably get it, which its sizes are filled from."""
+    likely = None
+    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
+        likely = likely_arrangement(rows.shape[1:])
+    prepared = placement._replace(arrange=likely).batch(rows, None, None, is_own=False).x
+    return shapes_of(prepared)
+
+
+def _find_placement(
     module: nn.Module,
+    rows: Tensors,
+    placement: Placement,
+    batch_size: int,
+    *,
+    is_augmented: bool,
+) -> tuple[Probe, Placement, int]:
+    """Find out how the module wants its inputs, and what it makes of a few rows."""
+    ways: list[Any] = [None]
+    if isinstance(rows, torch.Tensor):
+        is_transformed = is_augmented or placement.preprocess is not None
+        ways = arrangements(rows.shape[1:], module, is_transformed=is_transformed)
+        # A lazy layer takes its sizes from the first batch that comes.
+        ways = ways[:1] if is_any_lazy(module) else ways
+    first: Exception | None = None
+    for arrange in ways:
+        try:
+            return _probe_placement(module, rows, placement._replace(arrange=arrange), batch_size)
+        except (RuntimeError, TypeError, ValueError) as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+def _probe_placement(
+    module: nn.Module, rows: Tensors, placement: Placement, batch_size: int
+) -> tuple[Probe, Placement, int]:
+    """Pass rows through the module as integers or as numbers, in the layout that suits it."""
+    has_integers = any(not one.is_floating_point() for one in tensors_of(rows))
+    choices = [True, False] if has_integers and embeds(module) else [False]
+    first: Exception | None = None
+    for keeps_integers in choices:
+        # The module works on a copy of its own.
+        tried = placement._replace(keeps_integers=keeps_integers, copies=True)
+        x = tried.batch(rows, None, None, is_own=False).x
+        row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
+        is_large = prefers_channels_last(module, placement.device, batch_size * row_numbers)
+        try:
+            seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if keeps_integers is choices[-1]:
+                error.add_note(_probed_with(module, x, was_embedded=len(choices) > 1))
+                raise error from first
+            first = error
+            continue
+        found = tried._replace(copies=seen.changes_input, layout=layout)
+        return seen, found, row_numbers
+    raise AssertionError("the last choice returns or raises")
+
+
+def _probed_with(module: nn.Module, x: Tensors, *, was_embedded: bool) -> str:
+    shapes = apply(lambda one: tuple(one.shape), x)
+    dtypes = ", ".join(str(one.dtype) for one in tensors_of(x))
+    note = (
+        f"easyclf called {type(module).__name__}.forward with a batch of shape {shapes} and dtype "
+        f"{dtypes}."
+    )
+    if embeds(module) and not was_embedded:
+        note += " It has an nn.Embedding, which needs tokens of an integer dtype."
+    return note
+
+
+def _probe_layout(
+    module: nn.Module, x: Tensors, *, tries_channels_last: bool
+) -> tuple[Probe, torch.memory_format]:
+    if tries_channels_last and isinstance(x, torch.Tensor) and x.ndim == 4:
+        layout = torch.channels_last
+        try:
+            return probe(module.to(memory_format=layout), x.to(memory_format=layout)), layout
+        except RuntimeError:
+            # It takes for granted how its features lie in memory, as `view` does.
+            module.to(memory_format=torch.contiguous_format)
+    return probe(module, x), torch.preserve_format
+
+
+def _read_head(
+    module: nn.Module,
+    seen: Probe,
+    n_rows: int,
     parameters: Mapping[str, Any],
     train: Rows,
     valid: Rows | None,
     encoder: TargetEncoder,
-    precision: Precision,
-    device: torch.device,
-    batch_size: int,
-) -> tuple[Head, Placement]:
-    """Find out what the outputs of the module mean, and how it wants its inputs."""
-    assert train.codes is not None
-    # Not as many rows as columns, lest one be taken for the other.
-    n_rows = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
-    rows = train.first(n_rows).to(device)
-    is_large = prefers_channels_last(module, device, batch_size * math.prod(rows.shape[1:]))
-    seen, layout = _probe(module, rows, precision.dtype, tries_channels_last=is_large)
-    head = build_head(
+) -> Head:
+    """Find out what the outputs of the module mean."""
+    return build_head(
         (seen.output, seen.evaluated),
         type(module).__name__,
-        len(rows),
+        n_rows,
         encoder.classes_,
         is_multilabel=encoder.is_multilabel,
         loss=parameters["loss"],
@@ -245,24 +397,33 @@ def _read_module(
         class_weight=class_weights(parameters["class_weight"], encoder, train.codes),
         is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
     )
-    placement = Placement(device, seen.input_dtype, seen.changes_input, precision.dtype, layout)
-    return head.to(device, precision.dtype), placement
 
 
-def _probe(
-    module: nn.Module, rows: torch.Tensor, dtype: torch.dtype, *, tries_channels_last: bool
-) -> tuple[Probe, torch.memory_format]:
-    """Pass rows through the module, in the layout that it is to keep."""
-    if tries_channels_last and rows.ndim == 4:
-        layout = torch.channels_last
-        try:
-            return probe(
-                module.to(memory_format=layout), rows.to(memory_format=layout), dtype
-            ), layout
-        except RuntimeError:
-            # It takes for granted how its features lie in memory, as `view` does.
-            module.to(memory_format=torch.contiguous_format)
-    return probe(module, rows, dtype), torch.preserve_format
+def _check_augmentation(
+    augmentation: Augmentation, head: Head, placement: Placement, rows: Tensors
+) -> None:
+    """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
+    y = head.targets(
+        torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=placement.device)
+    )
+    if augmentation.mixes and not head.takes_shares:
+        raise ValueError(
+            "`augment` mixes labels, as MixUp and CutMix do, which needs one output for each class "
+            "and cross-entropy without weights in the loss; leave them out, or use "
+            "loss='cross_entropy'."
+        )
+    plain = placement.batch(rows, None, None, is_own=False)
+    changed = placement._replace(augment=augmentation).batch(rows, y, None, is_own=False)
+    if changed.shape != plain.shape:
+        raise ValueError(
+            f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "
+            "change shapes in `preprocess`, which validation and prediction get too."
+        )
+    if augmentation.mixes and changed.y is not None and changed.y.shape[1:] != (head.n_outputs,):
+        raise ValueError(
+            f"`augment` mixes labels of {tuple(changed.y.shape[1:])} classes, but `y` has "
+            f"{head.n_outputs}; pass num_classes={head.n_outputs} to MixUp or CutMix."
+        )
 
 
 def _batch_size(batch_size: int | str, train: Rows) -> int:
@@ -271,26 +432,33 @@ def _batch_size(batch_size: int | str, train: Rows) -> int:
     "auto" makes fifty steps an epoch, in batches of 32 to 512 rows; up to 64 rows are one batch.
     """
     n_rows = train.n_rows
-    if isinstance(train.x, DataLoader):
+    if is_loader(train):
         if batch_size != "auto":
             raise ValueError(
                 f"`batch_size` is {batch_size!r}, but X is a DataLoader, which has its own; leave "
                 "`batch_size` out."
             )
-        return train.x.batch_size or n_rows
+        return train.x.batch_size or n_rows or _STREAMED_ROWS
+    if n_rows is None:
+        if batch_size == -1:
+            raise ValueError(
+                f"`batch_size` is -1, all rows, but X is a {type(train.x).__name__}, which does "
+                "not say how many there are; give a number."
+            )
+        return _STREAMED_ROWS if isinstance(batch_size, str) else int(batch_size)
     if isinstance(batch_size, str):
         return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
     return n_rows if batch_size == -1 else min(int(batch_size), n_rows)
 
 
-def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int) -> int:
+def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int | None) -> int:
     """Rows that a last batch needs to stand alone: else it joins the one before it.
 
     Batch normalization cannot take the deviation of one row.
     """
     if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
         return 1
-    if n_rows == 1 or (batch_size == 1 and n_rows > 2):
+    if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
         raise ValueError(
             f"{type(module).__name__} has batch normalization, which needs at least 2 rows in a "
             f"batch; got {n_rows} row(s) and `batch_size` {batch_size}."

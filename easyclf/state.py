@@ -73,8 +73,9 @@ class TrainingState:
         Names of what every epoch will measure.
     epochs : int
         The number of the last epoch that is planned.
-    steps_per_epoch : int
-        Steps in an epoch: its batches, or groups of `accumulate` batches.
+    steps_per_epoch : int or None
+        Steps in an epoch: its batches, or groups of `accumulate` batches. None where the data do
+        not say.
     epoch : int
         The current epoch; counts from 1, and goes on in a run that is continued.
     batch : int
@@ -100,10 +101,10 @@ class TrainingState:
         *,
         epoch: int,
         epochs: int,
-        steps_per_epoch: int,
+        steps_per_epoch: int | None,
     ) -> None:
         self.module = module
-        self.forward: Callable[[torch.Tensor], torch.Tensor] = module
+        self.forward: Callable[..., Any] = module
         self.optimizer = optimizer
         self.head = head
         self.history = history

@@ -103,10 +103,10 @@ class TargetEncoder:
     classes_: Labels
     is_multilabel: bool
 
-    def fit(self, labels: Labels, classes: ArrayLike | None = None) -> TargetEncoder:
+    def fit(self, labels: Labels | None, classes: ArrayLike | None = None) -> TargetEncoder:
         """Find the classes in `labels`, or take `classes`, of which `labels` may miss some."""
-        self.is_multilabel = labels.ndim == 2
-        if self.is_multilabel:
+        self.is_multilabel = labels is not None and labels.ndim == 2
+        if labels is not None and self.is_multilabel:
             self.classes_ = np.arange(labels.shape[1])
             if classes is not None and not np.array_equal(np.asarray(classes), self.classes_):
                 raise ValueError(
@@ -159,7 +159,7 @@ class TargetEncoder:
 
 
 def class_weights(
-    class_weight: Mapping[Any, float] | str | None, encoder: TargetEncoder, codes: Labels
+    class_weight: Mapping[Any, float] | str | None, encoder: TargetEncoder, codes: Labels | None
 ) -> torch.Tensor | None:
     """One weight a class, by scikit-learn's rules: "balanced", or a dict of classes."""
     if class_weight is None:
@@ -184,6 +184,6 @@ def class_weights(
             f" {unknown or wrong}; expected weights of at least 0 for some of {known}."
         )
     weights = np.array([dict(class_weight).get(label, 1.0) for label in known], dtype=float)
-    if not weights[np.unique(codes)].any():
+    if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
     return torch.from_numpy(weights)

@@ -17,6 +17,7 @@ from easyclf.device import is_out_of_memory
 from easyclf.evaluation import Evaluation, check_any_batch, evaluate, measure
 from easyclf.interrupts import Interruption, deferred_interrupts
 from easyclf.metrics import Measured, RunningMetrics
+from easyclf.modules import tensors_of
 from easyclf.precision import Precision
 from easyclf.state import Snapshot, TrainingState
 from easyclf.step import Step
@@ -87,9 +88,10 @@ class Trainer:
         watched = self._hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = watched or self._hooks.may_change("on_epoch_begin", "on_epoch_end")
         n_epochs = state.epochs - state.epoch if is_captured else 0
-        n_steps = 0 if watched else n_epochs * state.steps_per_epoch
+        n_steps = 0 if watched else n_epochs * (state.steps_per_epoch or 0)
         self._step = Step(state, precision, clip_grad_norm, n_steps=n_steps)
-        n_validations = 0 if valid is None else n_epochs * valid.n_batches(evaluation_rows)
+        n_batches = None if valid is None else valid.n_batches(evaluation_rows)
+        n_validations = n_epochs * (n_batches or 0)
         self._tapes = Tapes(
             self._measure, state.module, state.head, mode=False, n_calls=n_validations
         )
@@ -162,7 +164,7 @@ class Trainer:
                     raise self._too_large(group[0]) from error
                 error.add_note(
                     f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
-                    f"{tuple(group[0].x.shape)}."
+                    f"{group[0].shape}."
                 )
                 raise
             for one in measured:
@@ -189,7 +191,7 @@ class Trainer:
 
     def _too_large(self, batch: Batch) -> MemoryError:
         """The error that says how many rows there is memory for."""
-        n_rows = len(batch.x)
+        n_rows = batch.n_rows
         fitting = n_rows // 2
         while fitting:
             try:
@@ -207,8 +209,8 @@ class Trainer:
                 "as many rows"
             )
         return MemoryError(
-            f"A training batch of shape {tuple(batch.x.shape)} does not fit into the memory of "
-            f"{batch.x.device}; {advice}."
+            f"A training batch of shape {batch.shape} does not fit into the memory of "
+            f"{tensors_of(batch.x)[0].device}; {advice}."
         )
 
     def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:

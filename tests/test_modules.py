@@ -595,7 +595,7 @@ class Counting(nn.Module):
 def test_probe_leaves_buffers_as_they_were(module):
     fresh = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0, "seen": 0}
 
-    probe(module, torch.randn(3, 4), torch.float32)
+    probe(module, torch.randn(3, 4))
 
     for name, buffer in module.named_buffers():
         assert (buffer == fresh[name.split(".")[-1]]).all(), name

@@ -98,10 +98,10 @@ class ProgressBar(Callback):
         """Begin the bar."""
         from tqdm.auto import tqdm  # which asks the notebook, and only where somebody watches
 
-        epochs = state.epochs - state.epoch
-        self._bar: Any = tqdm(
-            total=epochs * state.steps_per_epoch, unit="step", delay=self.delay, leave=False
-        )
+        total = None
+        if state.steps_per_epoch is not None:
+            total = (state.epochs - state.epoch) * state.steps_per_epoch
+        self._bar: Any = tqdm(total=total, unit="step", delay=self.delay, leave=False)
 
     def on_epoch_begin(self, state: TrainingState) -> None:
         """Say which epoch it is."""

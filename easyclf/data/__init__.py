@@ -1,32 +1,59 @@
 """Sources of batches: whatever people have, as rows of tensors on the device."""
 
-from easyclf.data.base import Batch, Placement, Source
-from easyclf.data.dataframes import refuse_columns
+from easyclf.data.base import Batch, Placement, Source, first_of
+from easyclf.data.dataframes import FrameEncoder, refuse_columns
 from easyclf.data.datasets import (
+    Fields,
     carried_labels,
     class_names,
-    dataset_labels,
     first_rows,
+    has_own_collation,
     is_dataset,
+    is_stream,
+    length_of,
+    shapes_of,
 )
-from easyclf.data.rows import Rows
+from easyclf.data.images import arrangements, likely_arrangement
+from easyclf.data.loaders import cached, check_options, dataset_labels
+from easyclf.data.memmap import check_finite_memmap, is_large_memmap
+from easyclf.data.multi import MultiInput
+from easyclf.data.rows import Rows, is_loader
 from easyclf.data.sparse import check_finite_sparse
 from easyclf.data.split import split_rows
 from easyclf.data.tensors import as_tensor, check_finite
+from easyclf.data.transforms import Augmentation, Preprocessing, Transform
 
 __all__ = [
+    "Augmentation",
     "Batch",
+    "Fields",
+    "FrameEncoder",
+    "MultiInput",
     "Placement",
+    "Preprocessing",
     "Rows",
     "Source",
+    "Transform",
+    "arrangements",
     "as_tensor",
+    "cached",
     "carried_labels",
     "check_finite",
+    "check_finite_memmap",
     "check_finite_sparse",
+    "check_options",
     "class_names",
     "dataset_labels",
+    "first_of",
     "first_rows",
+    "has_own_collation",
     "is_dataset",
+    "is_large_memmap",
+    "is_loader",
+    "is_stream",
+    "length_of",
+    "likely_arrangement",
     "refuse_columns",
+    "shapes_of",
     "split_rows",
 ]

@@ -3,32 +3,63 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import torch
+
+from easyclf.data.transforms import Augmentation, Transform
+from easyclf.modules import Tensors, apply, tensors_of
 
 
 class Batch(NamedTuple):
     """Some rows on the device: inputs, encoded targets, and a weight for each row or None."""
 
-    x: torch.Tensor
+    x: Tensors
     y: torch.Tensor | None
     weight: torch.Tensor | None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self.x if isinstance(self.x, torch.Tensor) else tensors_of(self.x)[0])
+
+    @property
+    def shape(self) -> Any:
+        """The shape of the inputs, for messages."""
+        return apply(lambda one: tuple(one.shape), self.x)
 
     def rows(self, start: int, stop: int | None) -> Batch:
         """Some of the rows."""
         x, *rest = self
         y, weight = (None if part is None else part[start:stop] for part in rest)
-        return Batch(x[start:stop], y, weight)
+        return Batch(apply(lambda one: one[start:stop], x), y, weight)
 
 
 class Placement(NamedTuple):
     """Where and as what the module wants its inputs.
 
-    `copies` is set for a module that changes its input in place, so that it never reaches the
-    user's own array. `weight_dtype` is that of the losses, which the weights of the rows meet.
-    `layout` is the order of the numbers of a batch in memory.
+    Attributes
+    ----------
+    device : torch.device
+        Where they go.
+    dtype : torch.dtype
+        The dtype of numbers.
+    copies : bool
+        Set for a module that changes its input in place, so that it never reaches the user's own
+        array.
+    weight_dtype : torch.dtype
+        That of the losses, which the weights of the rows meet.
+    layout : torch.memory_format
+        The order of the numbers of a batch in memory.
+    keeps_integers : bool
+        Whether integers stay integers, as tokens do.
+    arrange : callable or None
+        Puts the dimensions of images in torch's order.
+    preprocess : callable or None
+        The user's own, for every batch.
+    augment : Augmentation or None
+        The user's own, for batches of the training.
     """
 
     device: torch.device
@@ -36,23 +67,70 @@ class Placement(NamedTuple):
     copies: bool = False
     weight_dtype: torch.dtype = torch.float32
     layout: torch.memory_format = torch.preserve_format
+    keeps_integers: bool = False
+    arrange: Transform | None = None
+    preprocess: Transform | None = None
+    augment: Augmentation | None = None
 
-    def place(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
-        """The inputs of a batch; `is_own` says that `x` shares no memory with the user's array."""
-        placed = x.to(self.device, self.dtype, non_blocking=True, memory_format=self.layout)
-        return placed.clone() if self.copies and placed is x and not is_own else placed
+    @property
+    def is_plain(self) -> bool:
+        """Whether rows need no more than another device, dtype or layout."""
+        return self.preprocess is None and self.augment is None
+
+    def dtype_of(self, x: torch.Tensor) -> torch.dtype:
+        """The dtype in which the module gets these numbers."""
+        is_token = self.keeps_integers and not x.is_floating_point() and x.dtype != torch.bool
+        return torch.int64 if is_token else self.dtype
+
+    def batch(
+        self,
+        x: Tensors,
+        y: torch.Tensor | None,
+        weight: torch.Tensor | None,
+        *,
+        is_own: bool,
+    ) -> Batch:
+        """A batch as the module wants it.
+
+        `is_own` says that `x` shares no memory with the user's array.
+        """
+        if isinstance(x, torch.Tensor) and self.is_plain:
+            placed = self._placed(x if self.arrange is None else self.arrange(x), x, is_own)
+            return Batch(placed, y, weight)
+        moved = apply(self._moved, x)
+        if self.arrange is not None:
+            moved = self.arrange(moved)
+        if self.augment is not None:
+            moved = self.augment.inputs(moved)
+        if self.preprocess is not None:
+            moved = self.preprocess(moved)
+        given = tensors_of(x)
+        is_new = not any(one is other for one in tensors_of(moved) for other in given)
+        final = apply(lambda one: self._placed(one, one, is_own or is_new), moved)
+        if self.augment is not None and y is not None:
+            final, y = self.augment.mixed(final, y)
+        return Batch(final, y, weight)
+
+    def _moved(self, x: torch.Tensor) -> torch.Tensor:
+        """On the device: with CUDA the host need not wait for a copy from pinned memory."""
+        if self.device.type == "cuda" and x.is_cpu:
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True)
+
+    def _placed(self, x: torch.Tensor, given: torch.Tensor, is_own: bool) -> torch.Tensor:
+        if self.device.type == "cuda":
+            x = self._moved(x)
+        placed = x.to(self.device, self.dtype_of(x), memory_format=self.layout)
+        shares = self.copies and not is_own and placed.data_ptr() == given.data_ptr()
+        return placed.clone() if shares else placed
 
 
 class Source(ABC):
     """Rows that can be gone through any number of times."""
 
     @abstractmethod
-    def __len__(self) -> int:
-        """Number of rows."""
-
-    @abstractmethod
-    def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
-        """How many batches `batches` yields."""
+    def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:
+        """How many batches `batches` yields; None where only going through them tells."""
 
     @abstractmethod
     def batches(
@@ -63,6 +141,9 @@ class Source(ABC):
         A last batch of fewer than `min_rows` rows joins the one before it.
         """
 
+    def close(self) -> None:  # noqa: B027  (most have nothing to end)
+        """End the processes and threads that read ahead."""
+
 
 def bounds(n_rows: int, batch_size: int, min_rows: int) -> list[tuple[int, int]]:
     """First and last row of every batch."""
@@ -70,3 +151,11 @@ def bounds(n_rows: int, batch_size: int, min_rows: int) -> list[tuple[int, int]]
     if len(starts) > 1 and n_rows - starts[-1] < min_rows:
         starts.pop()
     return list(zip(starts, [*starts[1:], n_rows], strict=True))
+
+
+def first_of(x: Tensors) -> torch.Tensor:
+    """The first of several inputs, or the only one."""
+    return x if isinstance(x, torch.Tensor) else tensors_of(x)[0]
+
+
+Encoder = Callable[[Any], torch.Tensor]

@@ -1,128 +1,225 @@
-"""Map-style datasets and data loaders: their rows, their labels and the names of their classes."""
+"""Datasets and data loaders: their items, their labels and the names of their classes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sized
-from typing import Any
+import bisect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
-from easyclf.data.base import Batch, Placement, Source, bounds
-from easyclf.data.tensors import check_finite
+from easyclf.modules import Tensors, apply, tensors_of
 
-Encoder = Callable[[Any], torch.Tensor]
+# What a dictionary calls its label, and the weight of a row; all else are inputs.
+_LABEL_KEYS = ("label", "labels", "target", "targets", "y")
+_WEIGHT_KEYS = ("weight", "sample_weight")
 # Rows that are read to see whether a dataset yields the labels that it carries.
 _COMPARED_ROWS = 20
 
 
+class Fields(NamedTuple):
+    """The parts of an item, or of a batch of them."""
+
+    x: Any
+    y: Any = None
+    weight: Any = None
+
+
 def is_dataset(X: Any) -> bool:
-    """Whether `X` is a Dataset or a DataLoader, which hold their labels themselves."""
-    return isinstance(X, (Dataset, DataLoader))
+    """Whether `X` is a Dataset or a DataLoader, which hold their labels themselves.
+
+    So is what fetches several items at once and says what they consist of, as the datasets of the
+    library of that name do.
+    """
+    is_foreign = hasattr(X, "__getitems__") and hasattr(X, "features")
+    return isinstance(X, (Dataset, DataLoader)) or is_foreign
 
 
-def _rows_of(X: Any) -> Any:
-    dataset = X.dataset if isinstance(X, DataLoader) else X
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise TypeError(
-            f"`X` holds a {type(dataset).__name__}, which has no length; expected a map-style "
-            "Dataset with `__len__` and `__getitem__`."
-        )
-    if not len(dataset):
-        raise ValueError(
-            f"`X` is a {type(dataset).__name__} with 0 rows (0 sample(s)); at least 1 is required."
-        )
-    return dataset
+def dataset_of(X: Any) -> Any:
+    """The dataset itself, of which a loader makes batches."""
+    return X.dataset if isinstance(X, DataLoader) else X
 
 
-def first_rows(X: Any, n_rows: int) -> tuple[Any, ...]:
-    """The first rows of a dataset or loader, collated: `(x,)`, `(x, y)` or `(x, y, weight)`."""
-    dataset = _rows_of(X)
-    loader = X if isinstance(X, DataLoader) else DataLoader(dataset)
-    items = [_item(dataset, row) for row in range(min(n_rows, len(dataset)))]
-    return _fields(loader.collate_fn(items))
+def is_stream(X: Any) -> bool:
+    """Whether its rows only come one after the other."""
+    dataset = dataset_of(X)
+    return isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
 
 
-def _item(dataset: Any, row: int) -> Any:
-    """An item, or an error that says of which row."""
-    try:
-        item = dataset[row]
-    except Exception as error:
-        error.add_note(f"Raised by {type(dataset).__name__}.__getitem__ for row {row}.")
-        raise
-    if item is None:
-        raise TypeError(
-            f"{type(dataset).__name__}.__getitem__ returned None for row {row}; expected an item "
-            "x, (x, y) or (x, y, weight)."
-        )
-    return item
-
-
-class _CheckedRows(Dataset[Any]):
-    """A dataset whose errors name the row, and whose rows have one shape."""
-
-    def __init__(self, dataset: Any) -> None:
-        self._dataset = dataset
-        self._shape = first_rows(dataset, 1)[0].shape[1:]
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, row: int) -> Any:
-        item = _item(self._dataset, row)
-        x = item[0] if isinstance(item, (tuple, list)) else item
-        if getattr(x, "shape", self._shape) != self._shape:
-            raise ValueError(
-                f"`X` yields rows of shape {tuple(self._shape)}, but row {row} has shape "
-                f"{tuple(x.shape)}; give all rows one shape."
-            )
-        return item
-
-
-def _fields(batch: Any) -> tuple[Any, ...]:
-    fields = tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)
-    if not isinstance(fields[0], torch.Tensor) or len(fields) > 3:
-        raise TypeError(
-            f"`X` yields {[type(field).__name__ for field in fields]}; expected items x, (x, y) or "
-            "(x, y, weight), whose x is a tensor (with torchvision, use transforms.ToTensor())."
-        )
-    return fields
-
-
-def dataset_labels(X: Any) -> NDArray[Any]:
-    """The labels of all rows, without reading the rows where the dataset carries its labels.
+def length_of(X: Any) -> int | None:
+    """How many rows a dataset has; None where only going through them tells.
 
     Raises
     ------
     ValueError
-        If an item has no label.
+        If it has none.
     """
-    dataset = _rows_of(X)
-    first = _item(dataset, 0)
-    if not isinstance(first, (tuple, list)) or len(first) < 2:
-        raise ValueError(
-            f"`X` is a {type(dataset).__name__} whose items have no label; expected items (x, y)."
+    dataset = dataset_of(X)
+    try:
+        n_rows = len(dataset)
+    except TypeError:
+        if is_stream(X):
+            return None
+        raise TypeError(
+            f"`X` holds a {type(dataset).__name__}, which has no length; expected a map-style "
+            "Dataset with `__len__` and `__getitem__`, or an IterableDataset."
+        ) from None
+    if not n_rows:
+        raise no_rows(dataset)
+    return n_rows
+
+
+def no_rows(dataset: Any) -> ValueError:
+    """The error for a dataset without rows."""
+    return ValueError(
+        f"`X` is a {type(dataset).__name__} with 0 rows (0 sample(s)); at least 1 is required."
+    )
+
+
+def fields_of(item: Any) -> Fields:
+    """The parts of `x`, `(x, y)`, `(x, y, weight)`, or of a dict with a label among its keys."""
+    if isinstance(item, Mapping):
+        inputs = dict(item)
+        y = _pop(inputs, _LABEL_KEYS)
+        weight = _pop(inputs, _WEIGHT_KEYS)
+        return Fields(next(iter(inputs.values())) if len(inputs) == 1 else inputs, y, weight)
+    if isinstance(item, (tuple, list)):
+        if not 1 <= len(item) <= 3:
+            raise TypeError(
+                f"`X` yields items of {len(item)} parts; expected x, (x, y) or (x, y, weight); "
+                "several inputs are one part: ((x1, x2), y), or a dict."
+            )
+        return Fields(*item)
+    return Fields(item)
+
+
+def _pop(inputs: dict[str, Any], names: Iterable[str]) -> Any:
+    for name in names:
+        if name in inputs:
+            return inputs.pop(name)
+    return None
+
+
+def batch_fields(batch: Any) -> Fields:
+    """The parts of a collated batch, with the inputs as tensors."""
+    fields = fields_of(batch)
+    x = tuple(fields.x) if isinstance(fields.x, list) else fields.x
+    parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
+    if not parts or not all(isinstance(part, torch.Tensor) for part in parts):
+        kinds = [type(part).__name__ for part in parts]
+        raise TypeError(
+            f"`X` yields inputs of type {', '.join(kinds) or 'nothing'}; expected tensors or "
+            "arrays (with torchvision, use transforms.ToTensor() or v2.PILToTensor())."
         )
-    carried = carried_labels(dataset)
-    if carried is not None:
-        return carried
-    return np.asarray([np.asarray(_item(dataset, row)[1]) for row in range(len(dataset))])
+    return fields._replace(x=x)
+
+
+def item(dataset: Any, row: int) -> Any:
+    """An item, or an error that says of which row, and of which file if that is known."""
+    try:
+        found = dataset[row]
+    except Exception as error:
+        error.add_note(
+            f"Raised by {type(dataset).__name__}.__getitem__ for {_place(dataset, row)}."
+        )
+        raise
+    if found is None:
+        raise TypeError(
+            f"{type(dataset).__name__}.__getitem__ returned None for {_place(dataset, row)}; "
+            "expected an item x, (x, y) or (x, y, weight)."
+        )
+    return found
+
+
+def _place(dataset: Any, row: int) -> str:
+    inner: Any = dataset
+    at = row
+    while isinstance(inner, (Subset, ConcatDataset)):
+        if isinstance(inner, Subset):
+            inner, at = inner.dataset, int(inner.indices[at])
+        else:
+            part = bisect.bisect_right(inner.cumulative_sizes, at)
+            at -= inner.cumulative_sizes[part - 1] if part else 0
+            inner = inner.datasets[part]
+    files = getattr(inner, "samples", None) or getattr(inner, "imgs", None)
+    try:
+        entry = files[at]  # type: ignore[index]
+        path = entry[0] if isinstance(entry, (tuple, list)) else entry
+    except (TypeError, LookupError):
+        return f"row {row}"
+    return f"row {row}, {path}" if isinstance(path, str) else f"row {row}"
+
+
+def collate_of(X: Any, options: Mapping[str, Any]) -> Callable[[list[Any]], Any]:
+    """What makes a batch of items."""
+    if isinstance(X, DataLoader):
+        return X.collate_fn
+    collate: Callable[[list[Any]], Any] | None = options.get("collate_fn")
+    return collate or torch.utils.data.default_collate
+
+
+def has_own_collation(X: Any, options: Mapping[str, Any]) -> bool:
+    """Whether the user makes batches of items, whose shape may then change from one to another."""
+    return collate_of(X, options) is not torch.utils.data.default_collate
+
+
+def first_rows(X: Any, n_rows: int, options: Mapping[str, Any]) -> Fields:
+    """The first rows of a dataset or loader, collated."""
+    dataset = dataset_of(X)
+    if isinstance(X, DataLoader) and (is_stream(X) or X.batch_sampler is None):
+        # Only the loader knows how its batches come about.
+        fields = batch_fields(_first(X, dataset))
+        return Fields(
+            apply(lambda one: one[:n_rows], fields.x),
+            None if fields.y is None else fields.y[:n_rows],
+            None if fields.weight is None else fields.weight[:n_rows],
+        )
+    if is_stream(X):
+        items = [found for found, _ in zip(dataset, range(n_rows), strict=False)]
+        if not items:
+            raise no_rows(dataset)
+    else:
+        length = length_of(X)
+        assert length is not None
+        items = [item(dataset, row) for row in range(min(n_rows, length))]
+    return batch_fields(collate_of(X, options)(items))
+
+
+def _first(loader: Any, dataset: Any) -> Any:
+    iterator = iter(loader)
+    try:
+        return next(iterator)
+    except StopIteration:
+        raise no_rows(dataset) from None
+    finally:
+        end_workers(loader, iterator)
+
+
+def end_workers(loader: Any, iterator: Any) -> None:
+    """End the processes behind an iterator, unless the loader is to keep them."""
+    if not getattr(loader, "persistent_workers", False):
+        shut_down = getattr(iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
 
 
 def carried_labels(X: Any) -> NDArray[Any] | None:
     """The labels that a dataset keeps beside its items, if the items yield the same."""
-    dataset = _rows_of(X)
+    if is_stream(X):
+        return None
+    dataset = dataset_of(X)
+    length_of(X)
     labels = _carried_labels(dataset)
     if labels is None:
         return None
     # The first row of each of some classes tells.
     _, rows = np.unique(labels, axis=0, return_index=True)
     for row in rows[:_COMPARED_ROWS].tolist():
-        item = _item(dataset, row)
-        is_labelled = isinstance(item, (tuple, list)) and len(item) > 1
-        if not is_labelled or not np.array_equal(labels[row], np.asarray(item[1])):
+        y = fields_of(item(dataset, row)).y
+        if y is None or not np.array_equal(labels[row], np.asarray(y)):
             return None
     return labels
 
@@ -131,6 +228,10 @@ def _carried_labels(dataset: Any) -> NDArray[Any] | None:
     if isinstance(dataset, Subset):
         labels = _carried_labels(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_carried_labels(part) for part in dataset.datasets]
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
     tensors = getattr(dataset, "tensors", (None, None))
     labels = tensors[1] if len(tensors) > 1 else None
     for name in ("targets", "labels"):
@@ -143,74 +244,18 @@ def _carried_labels(dataset: Any) -> NDArray[Any] | None:
 
 def class_names(X: Any) -> list[str] | None:
     """The names that a torchvision dataset gives its classes."""
-    dataset = X.dataset if isinstance(X, DataLoader) else X
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
+    dataset = dataset_of(X)
+    while isinstance(dataset, (Subset, ConcatDataset)):
+        dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
     names = getattr(dataset, "classes", None)
     return None if names is None else list(names)
 
 
-class LoaderSource(Source):
-    """Rows of a map-style dataset, or of the user's own loader as it batches them.
+def shapes_of(x: Tensors) -> Any:
+    """The shape of a row of the inputs."""
+    return apply(lambda one: tuple(one.shape[1:]), x)
 
-    Parameters
-    ----------
-    rows : Dataset or DataLoader
-        A loader keeps its batch size, sampler, workers and collation.
-    encode : callable or None
-        Labels of a batch to targets; None leaves the labels out.
-    placement : Placement
-        Where the batches go.
-    """
 
-    def __init__(
-        self, rows: Dataset[Any] | DataLoader[Any], encode: Encoder | None, placement: Placement
-    ) -> None:
-        self._rows, self._encode, self._placement = rows, encode, placement
-
-    def __len__(self) -> int:
-        return len(_rows_of(self._rows))
-
-    def _loader(self, batch_size: int, generator: torch.Generator | None) -> DataLoader[Any]:
-        if isinstance(self._rows, DataLoader):
-            return self._rows
-        return DataLoader(
-            _CheckedRows(self._rows), batch_size, shuffle=generator is not None, generator=generator
-        )
-
-    def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
-        if isinstance(self._rows, DataLoader):
-            full, sampler = self._rows.batch_size, self._rows.sampler
-            if full is None or self._rows.drop_last or not isinstance(sampler, Sized):
-                return len(self._rows)
-            last = len(sampler) % full
-            return len(self._rows) - (0 < last < min_rows and len(sampler) > full)
-        return len(bounds(len(self), batch_size, min_rows))
-
-    def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
-    ) -> Iterator[Batch]:
-        device = self._placement.device
-        held: tuple[Any, ...] | None = None
-        # One batch is held back, so that a short last one can join it.
-        for batch in self._loader(batch_size, generator):
-            fields = _fields(batch)
-            if held is not None and len(fields[0]) < min_rows:
-                held = tuple(torch.cat(pair) for pair in zip(held, fields, strict=True))
-                continue
-            if held is not None:
-                yield self._batch(held, device)
-            held = fields
-        if held is not None:
-            yield self._batch(held, device)
-
-    def _batch(self, fields: tuple[Any, ...], device: torch.device) -> Batch:
-        y = weight = None
-        check_finite(fields[0], self._placement.dtype, " of a batch")
-        if self._encode is not None:
-            if len(fields) < 2:
-                raise ValueError("`X` yields items without a label; expected items (x, y).")
-            y = self._encode(fields[1]).to(device)
-            weight_dtype = self._placement.weight_dtype
-            weight = fields[2].to(device, weight_dtype) if len(fields) > 2 else None
-        return Batch(self._placement.place(fields[0], is_own=True), y, weight)
+def n_rows_of(x: Tensors) -> int:
+    """How many rows a batch has."""
+    return len(tensors_of(x)[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,9 +12,13 @@ from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Subset
 
 from easyclf.data.base import Placement, Source
-from easyclf.data.datasets import LoaderSource, first_rows, is_dataset
+from easyclf.data.datasets import first_rows, is_dataset, length_of
+from easyclf.data.loaders import LoaderSource
+from easyclf.data.memmap import BlockSource
+from easyclf.data.multi import MultiInput
 from easyclf.data.sparse import SparseSource
 from easyclf.data.tensors import TensorSource, as_tensor
+from easyclf.modules import Tensors, apply
 
 Targets = Callable[[torch.Tensor], torch.Tensor]
 
@@ -24,49 +28,59 @@ class Rows(NamedTuple):
 
     Attributes
     ----------
-    x : Tensor, CSR matrix or array, Dataset or DataLoader
+    x : Tensor, MultiInput of Tensor, memmap, CSR matrix or array, Dataset or DataLoader
         The inputs; a Dataset or DataLoader yields labels and weights itself.
     codes : ndarray of int64 or None
         Encoded labels.
     weight : ndarray of float64 or None
         Sample weights, all positive.
+    options : mapping
+        The user's `loader__*`, without the prefix, for a Dataset.
     """
 
     x: Any
     codes: NDArray[Any] | None = None
     weight: NDArray[Any] | None = None
+    options: Mapping[str, Any] = {}
 
     @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        x: Any = self.x.dataset if isinstance(self.x, DataLoader) else self.x
-        return int(x.shape[0]) if hasattr(x, "shape") else len(x)
+    def n_rows(self) -> int | None:
+        """Number of rows; None where only going through them tells."""
+        if not is_dataset(self.x):
+            return int(self.x.shape[0])
+        return len(self.codes) if self.codes is not None else length_of(self.x)
 
     @property
     def is_weighted(self) -> bool:
         """Whether rows have weights."""
         if is_dataset(self.x):
-            return len(first_rows(self.x, 1)) > 2
+            return first_rows(self.x, 1, self.options).weight is not None
         return self.weight is not None
 
-    def first(self, n_rows: int) -> torch.Tensor:
+    def first(self, n_rows: int) -> Tensors:
         """The inputs of the first rows, dense."""
         if is_dataset(self.x):
-            inputs: torch.Tensor = first_rows(self.x, n_rows)[0]
+            inputs: Tensors = first_rows(self.x, n_rows, self.options).x
             return inputs
-        return as_tensor(self.x[:n_rows].toarray()) if issparse(self.x) else self.x[:n_rows]
+        if isinstance(self.x, MultiInput):
+            return self.x[:n_rows].inputs  # type: ignore[no-any-return]
+        if isinstance(self.x, torch.Tensor):
+            return self.x[:n_rows]
+        return as_tensor(self.x[:n_rows].toarray() if issparse(self.x) else self.x[:n_rows])
 
     def take(self, rows: NDArray[Any]) -> Rows:
         """Some of the rows."""
         x: Any
         if is_dataset(self.x):
             x = Subset(self.x, rows.tolist())
+        elif isinstance(self.x, torch.Tensor):
+            x = self.x[torch.from_numpy(rows)]
         else:
-            x = self.x[torch.from_numpy(rows)] if isinstance(self.x, torch.Tensor) else self.x[rows]
-        return Rows(
-            x,
-            None if self.codes is None else self.codes[rows],
-            None if self.weight is None else self.weight[rows],
+            x = self.x[rows]
+        return self._replace(
+            x=x,
+            codes=None if self.codes is None else self.codes[rows],
+            weight=None if self.weight is None else self.weight[rows],
         )
 
     def without_zero_weights(self) -> Rows:
@@ -81,6 +95,7 @@ class Rows(NamedTuple):
         targets: Targets | None = None,
         encode: Targets | None = None,
         *,
+        seed: int = 0,
         is_kept: bool = False,
     ) -> Source:
         """Batches of these rows.
@@ -93,6 +108,8 @@ class Rows(NamedTuple):
             Codes to the targets of the loss.
         encode : callable or None
             Labels that a dataset yields to codes.
+        seed : int
+            The seed of what is drawn in reading a dataset.
         is_kept : bool
             Whether they are gone through many times, so that a conversion is done once.
         """
@@ -100,16 +117,37 @@ class Rows(NamedTuple):
             to_targets = None
             if encode is not None and targets is not None:
                 to_targets = lambda labels: targets(encode(labels))  # noqa: E731
-            return LoaderSource(self.x, to_targets, placement)
+            return LoaderSource(self.x, to_targets, placement, self.options, self.n_rows, seed)
         y = weight = None
         if self.codes is not None and targets is not None:
             y = targets(as_tensor(self.codes))
         if self.weight is not None:
             weight = as_tensor(self.weight).to(placement.weight_dtype)
         if issparse(self.x):
-            return SparseSource(self.x, y, weight, placement)
-        x = self.x
-        # Small integers, such as the pixels of images, are converted a batch at a time.
-        if is_kept and x.dtype.itemsize > 1:
-            x = x.to(placement.dtype)
-        return TensorSource(x.contiguous() if is_kept else x, y, weight, placement)
+            x = self.x
+            if is_kept and placement.is_plain:
+                # NumPy has the numbers; torch the name of their dtype.
+                x = x.astype(str(placement.dtype)[6:], copy=False)
+            return SparseSource(x, y, weight, placement)
+        if isinstance(self.x, np.memmap):
+            return BlockSource(self.x, y, weight, placement)
+        inputs = self.x.inputs if isinstance(self.x, MultiInput) else self.x
+        if is_kept:
+            inputs = apply(lambda one: _converted(one, placement), inputs)
+        return TensorSource(inputs, y, weight, placement)
+
+
+def _converted(x: torch.Tensor, placement: Placement) -> torch.Tensor:
+    """Rows as the module wants them, once for all batches.
+
+    Small integers, such as the pixels of images, are converted a batch at a time, and so is what
+    is still to be transformed.
+    """
+    if x.dtype.itemsize > 1 and placement.is_plain:
+        x = x.to(placement.dtype_of(x))
+    return x.contiguous()
+
+
+def is_loader(rows: Rows) -> bool:
+    """Whether the rows come from a loader of the user's."""
+    return isinstance(rows.x, DataLoader)

@@ -20,7 +20,17 @@ def check_finite_sparse(x: Any, dtype: torch.dtype) -> None:
 
 
 class SparseSource(Source):
-    """Rows of a CSR matrix or array."""
+    """Rows of a CSR matrix or array.
+
+    Parameters
+    ----------
+    x : CSR matrix or array
+        The inputs.
+    y, weight : Tensor or None
+        Targets and weights of the rows.
+    placement : Placement
+        Where the batches go.
+    """
 
     def __init__(
         self,
@@ -31,24 +41,23 @@ class SparseSource(Source):
     ) -> None:
         self._x, self._y, self._weight, self._placement = x, y, weight, placement
 
-    def __len__(self) -> int:
-        return int(self._x.shape[0])
-
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
-        return len(bounds(len(self), batch_size, min_rows))
+        return len(bounds(self._x.shape[0], batch_size, min_rows))
 
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
+        n_rows = self._x.shape[0]
         order = None
         if generator is not None:
-            order = torch.randperm(len(self), generator=generator, device="cpu")
+            order = torch.randperm(n_rows, generator=generator, device="cpu")
         device = self._placement.device
-        for start, stop in bounds(len(self), batch_size, min_rows):
+        for start, stop in bounds(n_rows, batch_size, min_rows):
             rows = slice(start, stop) if order is None else order[start:stop]
-            x = self._x[rows if order is None else order[start:stop].numpy()]
-            yield Batch(
-                self._placement.place(as_tensor(x.toarray()), is_own=True),
+            x = self._x[rows if order is None else order[start:stop].numpy()].toarray()
+            yield self._placement.batch(
+                as_tensor(x),
                 None if self._y is None else self._y[rows].to(device),
                 None if self._weight is None else self._weight[rows].to(device),
+                is_own=True,
             )

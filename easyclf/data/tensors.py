@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from easyclf.data.base import Batch, Placement, Source, bounds
+from easyclf.data.base import Batch, Placement, Source, bounds, first_of
 from easyclf.device import free_memory
+from easyclf.modules import Tensors, apply, tensors_of
 
 # Part of the free memory of an accelerator that the training data may take.
 _RESIDENT_FRACTION = 0.5
@@ -79,11 +80,21 @@ def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
 
 
 class TensorSource(Source):
-    """Rows of whole tensors, kept on the device where they fit."""
+    """Rows of whole tensors, kept on the device where they fit.
+
+    Parameters
+    ----------
+    x : Tensor, or dict or tuple of Tensor
+        The inputs.
+    y, weight : Tensor or None
+        Targets and weights of the rows.
+    placement : Placement
+        Where the batches go.
+    """
 
     def __init__(
         self,
-        x: torch.Tensor,
+        x: Tensors,
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
         placement: Placement,
@@ -91,52 +102,63 @@ class TensorSource(Source):
         self._placement = placement
         device = placement.device
         free = free_memory(device)
-        if free is None or x.nbytes < _RESIDENT_FRACTION * free:
-            x = x.to(device)
+        if free is None or sum(one.nbytes for one in tensors_of(x)) < _RESIDENT_FRACTION * free:
+            x = apply(lambda one: one.to(device), x)
         self._x = x
         self._y = None if y is None else y.to(device)
         self._weight = None if weight is None else weight.to(device)
 
-    def __len__(self) -> int:
-        return len(self._x)
+    @property
+    def _n_rows(self) -> int:
+        return len(first_of(self._x))
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
-        return len(bounds(len(self), batch_size, min_rows))
+        return len(bounds(self._n_rows, batch_size, min_rows))
 
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
-        parts = bounds(len(self), batch_size, min_rows)
+        parts = bounds(self._n_rows, batch_size, min_rows)
         if generator is not None and len(parts) > 1:
-            order = torch.randperm(len(self), generator=generator, device="cpu")
+            order = torch.randperm(self._n_rows, generator=generator, device="cpu")
             return self._gathered(order, parts)
         return self._sliced(parts)
 
     def _sliced(self, parts: list[tuple[int, int]]) -> Iterator[Batch]:
-        if len(parts) == 1:
-            yield Batch(self._placement.place(self._x, is_own=False), self._y, self._weight)
-            return
+        rows = Batch(self._x, self._y, self._weight)
         for start, stop in parts:
-            x = self._placement.place(self._x[start:stop], is_own=False)
-            y = None if self._y is None else self._y[start:stop]
-            yield Batch(x, y, None if self._weight is None else self._weight[start:stop])
+            x, y, weight = rows if len(parts) == 1 else rows.rows(start, stop)
+            yield self._placement.batch(x, y, weight, is_own=False)
 
     def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
-        of_x, order = order.to(self._x.device), order.to(self._placement.device, non_blocking=True)
-        numbers = parts[0][1] * max(1, math.prod(self._x.shape[1:]))
-        at_once = max(1, _GATHERED_NUMBERS // numbers)
-        for first in range(0, len(parts), at_once):
-            block = parts[first : first + at_once]
+        first = first_of(self._x)
+        of_x = order.to(first.device)
+        order = order.to(self._placement.device, non_blocking=True)
+        numbers = parts[0][1] * sum(math.prod(one.shape[1:]) for one in tensors_of(self._x))
+        at_once = max(1, _GATHERED_NUMBERS // max(1, numbers))
+        for begin in range(0, len(parts), at_once):
+            block = parts[begin : begin + at_once]
             start, stop = block[0][0], block[-1][1]
             lengths = [stop - start for start, stop in block]
             rows = order[start:stop]
             for x, y, weight in zip(
-                torch.split(self._x.index_select(0, of_x[start:stop]), lengths),
+                _split_inputs(self._x, of_x[start:stop], lengths),
                 _split(self._y, rows, lengths),
                 _split(self._weight, rows, lengths),
                 strict=True,
             ):
-                yield Batch(self._placement.place(x, is_own=True), y, weight)
+                yield self._placement.batch(x, y, weight, is_own=True)
+
+
+def _split_inputs(x: Tensors, rows: torch.Tensor, lengths: list[int]) -> Sequence[Tensors]:
+    """Some rows of the inputs, as many at a time as `lengths` says."""
+    if isinstance(x, torch.Tensor):
+        return torch.split(x.index_select(0, rows), lengths)
+    taken = apply(lambda one: torch.split(one.index_select(0, rows), lengths), x)
+    numbers = range(len(lengths))
+    if isinstance(taken, dict):
+        return [{name: parts[number] for name, parts in taken.items()} for number in numbers]
+    return [tuple(parts[number] for parts in taken) for number in numbers]
 
 
 def _split(

@@ -1,0 +1,48 @@
+"""Images in other orders than torch's: `(n, H, W)` and `(n, H, W, C)` to `(n, C, H, W)`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from easyclf.data.transforms import Transform
+
+# Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
+_CHANNELS = (1, 3, 4)
+
+
+def channels_to_front(x: torch.Tensor) -> torch.Tensor:
+    """`(n, H, W, C)` to `(n, C, H, W)`, without a copy."""
+    return x.permute(0, 3, 1, 2)
+
+
+def with_channel(x: torch.Tensor) -> torch.Tensor:
+    """`(n, H, W)` to `(n, 1, H, W)`, without a copy."""
+    return x.unsqueeze(1)
+
+
+def likely_arrangement(sample_shape: Sequence[int]) -> Transform | None:
+    """What puts rows of this shape in torch's order, if they look like images in another one."""
+    if len(sample_shape) == 2:
+        return with_channel
+    if len(sample_shape) == 3 and sample_shape[2] in _CHANNELS and sample_shape[0] not in _CHANNELS:
+        return channels_to_front
+    return None
+
+
+def arrangements(
+    sample_shape: Sequence[int], module: nn.Module, *, is_transformed: bool
+) -> list[Transform | None]:
+    """Ways to arrange the dimensions of rows for a module, in the order in which to try them.
+
+    A module with 2-D convolutions, and torchvision's transforms, want the channels first.
+    """
+    likely = likely_arrangement(sample_shape)
+    convolves = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
+    if likely is None or not (convolves or is_transformed):
+        return [None]
+    if is_transformed and not convolves and likely is with_channel:
+        return [None, likely]
+    return [likely, None]

@@ -1,0 +1,437 @@
+"""Batches of datasets and data loaders: seeded, read by workers, and cached where asked."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from easyclf.data.base import Batch, Encoder, Placement, Source, bounds
+from easyclf.data.datasets import (
+    Fields,
+    batch_fields,
+    carried_labels,
+    dataset_of,
+    end_workers,
+    fields_of,
+    first_rows,
+    has_own_collation,
+    is_stream,
+    item,
+    length_of,
+    n_rows_of,
+    no_rows,
+    shapes_of,
+)
+from easyclf.data.multi import MultiInput
+from easyclf.data.tensors import check_finite
+from easyclf.device import available_memory
+from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.randomness import own_states
+from easyclf.validation import did_you_mean
+
+_CPU = torch.device("cpu")
+
+# What easyclf itself says to a loader.
+_OWN_OPTIONS = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
+_CACHED_AT_ONCE = 256
+# Part of the free memory that a cache may take.
+_CACHED_FRACTION = 0.8
+# Seconds that reading must take before processes are worth their start.
+_WORTH_WORKERS = 2.0
+
+
+def check_options(options: Mapping[str, Any], X: Any) -> None:
+    """Refuse `loader__*` that no loader takes, or beside a loader or an array."""
+    known = [name for name in inspect.signature(DataLoader).parameters if name not in _OWN_OPTIONS]
+    for name in options:
+        if name in _OWN_OPTIONS:
+            advice = "set `batch_size` and `shuffle` of Estimator, or pass a DataLoader as X."
+            raise TypeError(f"`loader__{name}` is easyclf's to set; {advice}")
+        if name not in known:
+            raise TypeError(
+                f"`loader__{name}` is not a parameter of torch.utils.data.DataLoader"
+                f"{did_you_mean(name, known, 'loader__')}"
+            )
+    if options and isinstance(X, DataLoader):
+        raise ValueError(
+            f"`loader__{next(iter(options))}` is given, but X is a DataLoader, which has its own "
+            "settings; leave it out, or pass the Dataset."
+        )
+
+
+class _Rows(Dataset[Any]):
+    """A dataset whose errors name the row, whose rows have one shape, and whose draws are seeded.
+
+    It is asked for batches, each with a seed of its own: so they are the same whichever process
+    reads them.
+    """
+
+    def __init__(self, dataset: Any, shape: Any) -> None:
+        self._dataset, self._shape = dataset, shape
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, batch: tuple[int, list[int]]) -> list[Any]:
+        seed, rows = batch
+        with own_states(seed, _CPU):
+            if hasattr(self._dataset, "__getitems__"):
+                items = self._fetched(rows)
+            else:
+                items = [item(self._dataset, row) for row in rows]
+        if self._shape is not None:
+            for row, found in zip(rows, items, strict=True):
+                self._check(row, fields_of(found).x)
+        return items
+
+    def _fetched(self, rows: list[int]) -> list[Any]:
+        try:
+            return list(self._dataset.__getitems__(rows))
+        except Exception as error:
+            error.add_note(
+                f"Raised by {type(self._dataset).__name__}.__getitems__ for the rows {rows[:5]}..."
+            )
+            raise
+
+    def _check(self, row: int, x: Any) -> None:
+        shape = getattr(x, "shape", None)
+        if shape is not None and tuple(shape) != self._shape:
+            raise ValueError(
+                f"`X` yields rows of shape {self._shape}, but row {row} has shape {tuple(shape)}; "
+                "give all rows one shape, or pad them in `loader__collate_fn`."
+            )
+
+
+class _Batches(Sampler[Any]):
+    """The numbers of the rows of each batch, and a seed for what is drawn in reading them."""
+
+    def __init__(self, n_rows: int, batch_size: int, min_rows: int, seed: int) -> None:
+        self._n_rows = n_rows
+        self._bounds = bounds(n_rows, batch_size, min_rows)
+        self._seeds = torch.Generator("cpu").manual_seed(seed)
+        self.order: torch.Generator | None = None
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def __iter__(self) -> Iterator[tuple[int, list[int]]]:
+        if self.order is None:
+            rows = torch.arange(self._n_rows, device="cpu")
+        else:
+            rows = torch.randperm(self._n_rows, generator=self.order, device="cpu")
+        seeds = torch.randint(
+            2**31, (len(self._bounds),), generator=self._seeds, device="cpu"
+        ).tolist()
+        for seed, (start, stop) in zip(seeds, self._bounds, strict=True):
+            yield seed, rows[start:stop].tolist()
+
+
+class LoaderSource(Source):
+    """Rows of a dataset, or of the user's own loader as it batches them.
+
+    Parameters
+    ----------
+    rows : Dataset or DataLoader
+        A loader keeps its batch size, sampler, workers and collation.
+    encode : callable or None
+        Labels of a batch to targets; None leaves the labels out.
+    placement : Placement
+        Where the batches go.
+    options : mapping
+        The user's `loader__*`, without the prefix.
+    n_rows : int or None
+        The number of rows, where it is known.
+    seed : int
+        The seed of what is drawn in reading the rows.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        encode: Encoder | None,
+        placement: Placement,
+        options: Mapping[str, Any],
+        n_rows: int | None,
+        seed: int,
+    ) -> None:
+        self._rows, self._encode, self._placement = rows, encode, placement
+        self._options, self._n_rows, self._seed = dict(options), n_rows, seed
+        self._is_own = not isinstance(rows, DataLoader)
+        self._loaders: dict[tuple[int, int], tuple[DataLoader[Any], _Batches | None]] = {}
+        self._n_yielded: int | None = None
+
+    def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:
+        if self._is_own:
+            return None if self._n_rows is None else len(bounds(self._n_rows, batch_size, min_rows))
+        try:
+            n_batches: int = len(self._rows)
+        except TypeError:
+            return None
+        full, sampler = self._rows.batch_size, self._rows.sampler
+        if full is None or self._rows.drop_last or not hasattr(sampler, "__len__"):
+            return n_batches
+        last = len(sampler) % full
+        return n_batches - int(0 < last < min_rows and len(sampler) > full)
+
+    def batches(
+        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+    ) -> Iterator[Batch]:
+        loader = self._loader(batch_size, generator, min_rows)
+        iterator = iter(loader)
+        n_rows = 0
+        try:
+            for fields in _joined(iterator, min_rows):
+                n_rows += n_rows_of(fields.x)
+                yield self._batch(fields)
+        except RuntimeError as error:
+            if "DataLoader worker" in str(error):
+                error.add_note(
+                    "A process that reads rows has died, often for lack of memory: use fewer or no "
+                    "workers, for example `loader__num_workers=0`."
+                )
+            raise
+        finally:
+            end_workers(loader, iterator)
+        self._check_stream(n_rows)
+
+    def _loader(
+        self, batch_size: int, generator: torch.Generator | None, min_rows: int
+    ) -> DataLoader[Any]:
+        if not self._is_own:
+            loader: DataLoader[Any] = self._rows
+            return loader
+        key = batch_size, min_rows
+        if key not in self._loaders:
+            self._loaders[key] = self._make_loader(batch_size, min_rows)
+        loader, sampler = self._loaders[key]
+        if sampler is not None:
+            sampler.order = generator
+        return loader
+
+    def _make_loader(
+        self, batch_size: int, min_rows: int
+    ) -> tuple[DataLoader[Any], _Batches | None]:
+        options = {"persistent_workers": bool(self._options.get("num_workers")), **self._options}
+        if is_stream(self._rows):
+            return DataLoader(self._rows, batch_size, **options), None
+        shape = None
+        if not has_own_collation(self._rows, options):
+            first = first_rows(self._rows, 1, options).x
+            shape = shapes_of(first) if isinstance(first, torch.Tensor) else None
+        assert self._n_rows is not None
+        sampler = _Batches(self._n_rows, batch_size, min_rows, self._seed)
+        rows = _Rows(self._rows, shape)
+        return DataLoader(rows, batch_sampler=sampler, **options), sampler
+
+    def _batch(self, fields: Fields) -> Batch:
+        device, y, weight = self._placement.device, None, None
+        if self._placement.is_plain:
+            apply(lambda one: check_finite(one, self._placement.dtype, " of a batch"), fields.x)
+        if self._encode is not None:
+            if fields.y is None:
+                raise ValueError("`X` yields items without a label; expected items (x, y).")
+            y = self._encode(fields.y).to(device)
+            if fields.weight is not None:
+                weight = torch.as_tensor(fields.weight).to(device, self._placement.weight_dtype)
+        return self._placement.batch(fields.x, y, weight, is_own=True)
+
+    def _check_stream(self, n_rows: int) -> None:
+        """Refuse a stream that ends at once, or that every worker yields as a whole."""
+        if not is_stream(self._rows):
+            return
+        expected = self._n_yielded if self._n_rows is None else self._n_rows
+        self._n_yielded = n_rows
+        name = type(dataset_of(self._rows)).__name__
+        if not n_rows:
+            raise ValueError(f"`X` is a {name} that yielded no rows; expected some in every epoch.")
+        if expected is not None and n_rows != expected:
+            workers = (
+                self._options.get("num_workers", 0) if self._is_own else self._rows.num_workers
+            )
+            advice = (
+                "every worker yields all of them: let `__iter__` share the rows out by "
+                "torch.utils.data.get_worker_info()."
+                if workers > 1 and n_rows == workers * expected
+                else "yield the same rows in every epoch."
+            )
+            raise ValueError(
+                f"`X` is a {name} that yielded {n_rows} rows in this epoch and {expected} before; "
+                f"{advice}"
+            )
+
+    def close(self) -> None:
+        for loader, _ in self._loaders.values():
+            iterator = getattr(loader, "_iterator", None)
+            if iterator is not None:
+                iterator._shutdown_workers()
+                loader._iterator = None
+        self._loaders.clear()
+
+
+def _joined(iterator: Iterator[Any], min_rows: int) -> Iterator[Fields]:
+    """Batches, of which a last one with fewer rows than `min_rows` joins the one before it."""
+    held: Fields | None = None
+    for batch in iterator:
+        fields = batch_fields(batch)
+        if held is not None and n_rows_of(fields.x) < min_rows:
+            held = _cat(held, fields)
+            continue
+        if held is not None:
+            yield held
+        held = fields
+        if min_rows == 1:
+            yield held
+            held = None
+    if held is not None:
+        yield held
+
+
+def _cat(first: Fields, second: Fields) -> Fields:
+    pairs = zip(tensors_of(first.x), tensors_of(second.x), strict=True)
+    joined = iter([torch.cat(pair) for pair in pairs])
+    x = apply(lambda one: next(joined), first.x)
+    y, weight = (
+        torch.cat([one, other]) if isinstance(one, torch.Tensor) else one and [*one, *other]
+        for one, other in zip(first[1:], second[1:], strict=True)
+    )
+    return Fields(x, y, weight)
+
+
+def dataset_labels(X: Any, options: Mapping[str, Any]) -> NDArray[Any]:
+    """The labels of all rows: those that the dataset carries, else by one pass over the rows.
+
+    Raises
+    ------
+    ValueError
+        If an item has no label.
+    """
+    carried = carried_labels(X)
+    if carried is not None:
+        return carried
+    found: list[Any] = []
+    # Pictures need not be put side by side to read their labels.
+    collate = None if has_own_collation(X, options) or is_stream(X) else list
+    for batch in _read_all(X, options, "labels", collate):
+        ys = [fields_of(one).y for one in batch] if collate else fields_of(batch).y
+        if ys is None or any(y is None for y in ys):
+            raise _no_labels(X)
+        found.extend(map(np.asarray, ys))
+    if not found:
+        raise no_rows(dataset_of(X))
+    return np.asarray(found)
+
+
+def _no_labels(X: Any) -> ValueError:
+    return ValueError(
+        f"`X` is a {type(X).__name__} whose items have no label; expected items (x, y)."
+    )
+
+
+def cached(X: Any, options: Mapping[str, Any]) -> Fields:
+    """All rows of a dataset, in memory: numbers keep their dtype.
+
+    Raises
+    ------
+    ValueError
+        If rows differ from one reading to the next, or are a stream.
+    MemoryError
+        If there is no memory for them.
+    """
+    _check_cacheable(X, options)
+    n_rows = length_of(X)
+    assert n_rows is not None
+    first = first_rows(X, 1, options).x
+    needed = n_rows * sum(one.nbytes for one in tensors_of(first))
+    free = available_memory()
+    if free is not None and needed > _CACHED_FRACTION * free:
+        raise MemoryError(
+            f"`cache=True` needs {needed / 2**30:.1f} GB for {n_rows} rows of shape "
+            f"{shapes_of(first)}, and {free / 2**30:.1f} GB are free; leave it out, make the rows "
+            "smaller, or yield uint8."
+        )
+    x = apply(lambda one: torch.empty((n_rows, *one.shape[1:]), dtype=one.dtype), first)
+    y: list[Any] = []
+    weight: list[Any] = []
+    start = 0
+    for fields in map(batch_fields, _read_all(X, options, "cache", None)):
+        stop = start + n_rows_of(fields.x)
+        for whole, part in zip(tensors_of(x), tensors_of(fields.x), strict=True):
+            whole[start:stop] = part
+        y.extend(np.asarray(fields.y) if fields.y is not None else [])
+        weight.extend(np.asarray(fields.weight) if fields.weight is not None else [])
+        start = stop
+    if len(y) not in (0, n_rows):
+        raise ValueError(f"`X` has {n_rows} rows, but only {len(y)} of them have a label.")
+    return Fields(_several(x), np.asarray(y) if y else None, np.asarray(weight) if weight else None)
+
+
+def _several(x: Tensors) -> Any:
+    return x if isinstance(x, torch.Tensor) else MultiInput(x)
+
+
+def _check_cacheable(X: Any, options: Mapping[str, Any]) -> None:
+    if isinstance(X, DataLoader) or is_stream(X):
+        raise ValueError(
+            f"`cache` is True, but X is a {type(X).__name__}, whose rows come as it pleases; pass "
+            "a map-style Dataset."
+        )
+    readings = []
+    for seed in (0, 1):
+        with own_states(seed, _CPU):
+            readings.append(first_rows(X, 4, options).x)
+    if not all(map(torch.equal, *map(tensors_of, readings))):
+        raise ValueError(
+            "`cache` is True, but the rows of X differ from one reading to the next, and every "
+            "epoch would get the same of them; move the random transforms to `augment`."
+        )
+
+
+def _read_all(
+    X: Any, options: Mapping[str, Any], what: str, collate: Callable[[list[Any]], Any] | None
+) -> Iterator[Any]:
+    """All rows once, in batches, with a bar; by several processes where that pays."""
+    from tqdm.auto import tqdm
+
+    n_rows = length_of(X)
+    options = {**options, **({} if collate is None else {"collate_fn": collate})}
+    if isinstance(X, DataLoader) and collate is not None:
+        X = X.dataset
+    if isinstance(X, DataLoader):
+        loader, total = X, None
+    elif is_stream(X):
+        loader, total = DataLoader(X, _CACHED_AT_ONCE, **options), None
+    else:
+        assert n_rows is not None
+        workers = options.get("num_workers", _useful_workers(X, n_rows))
+        sampler = _Batches(n_rows, _CACHED_AT_ONCE, 1, seed=0)
+        settings = {**options, "num_workers": workers, "persistent_workers": False}
+        loader = DataLoader(_Rows(X, None), batch_sampler=sampler, **settings)
+        total = len(sampler)
+    iterator = iter(loader)
+    try:
+        is_shown = sys.stderr.isatty()
+        yield from tqdm(iterator, what, total, leave=False, delay=1.5, disable=not is_shown)
+    finally:
+        end_workers(loader, iterator)
+
+
+def _useful_workers(X: Any, n_rows: int) -> int:
+    """As many processes as there are cores, if reading takes long and they start without copies."""
+    if "fork" not in torch.multiprocessing.get_all_start_methods() or sys.platform == "darwin":
+        return 0
+    n_read = min(64, n_rows)
+    began = time.perf_counter()
+    for row in range(n_read):
+        item(X, row)
+    seconds = (time.perf_counter() - began) * n_rows / n_read
+    cores = len(os.sched_getaffinity(0))
+    return cores if seconds > _WORTH_WORKERS and cores > 1 else 0
