@@ -44,12 +44,12 @@ def memory(rival: str) -> float:
     data = Data(X, np.arange(len(X)) % 4)
     training = Training("", lambda: data, lambda: nn.Linear(200, 4), 1, 1000)
     RIVALS[rival](training, Data(X[:5000], data.y[:5000]), "cpu")
-    before, peak, is_over = _resident(), 0.0, threading.Event()
+    before, peak, is_over = resident(), 0.0, threading.Event()
 
     def watch() -> None:
         nonlocal peak
         while not is_over.wait(0.001):
-            peak = max(peak, _resident())
+            peak = max(peak, resident())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -59,7 +59,7 @@ def memory(rival: str) -> float:
     return peak - before
 
 
-def _resident() -> float:
+def resident() -> float:
     """Megabytes of this process, on Linux."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20

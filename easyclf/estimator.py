@@ -596,6 +596,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                     f"The {name!r} parameter of {type(self).__name__} must be a number. "
                     f"Got {getattr(self, name)!r} instead."
                 )
+        if isinstance(self.lr, Mapping):
+            rates = list(self.lr.values())
+            if not rates or not all(_is_positive(rate) for rate in rates):
+                raise InvalidParameterError(
+                    f"The 'lr' parameter of {type(self).__name__} must be a positive number, or a "
+                    f"dict of patterns and positive numbers. Got {dict(self.lr)!r} instead."
+                )
         if isinstance(self.optimizer, (str, torch.optim.Optimizer)):
             resolve_optimizer(self.optimizer)
         self._validate_params()
@@ -683,3 +690,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         learned = self._learned
         rows = self._reader(True, is_cached=False).read_rows(X)
         return learned.outputs(self.module_, rows), learned
+
+
+def _is_positive(rate: Any) -> bool:
+    return isinstance(rate, Real) and not isinstance(rate, bool) and 0 < float(rate) < np.inf

@@ -30,7 +30,6 @@ from easyclf.data import (
     has_own_collation,
     is_dataset,
     is_large_memmap,
-    length_of,
     refuse_columns,
     shapes_of,
 )
@@ -144,6 +143,7 @@ class Reader:
         them.
         """
         X, y, sample_weight = given.check()
+        check_options(self._options, X)
         with _reading(X):
             if self._is_cached and is_dataset(X):
                 X, y, sample_weight = self._cached(X)
@@ -182,7 +182,6 @@ class Reader:
             return Rows(self.read_inputs(X), options=self._options)
 
     def _cached(self, X: Any) -> Fields:
-        check_options(self._options, X)
         fields = cached(X, self._options)
         if fields.y is None:
             raise ValueError(
@@ -196,7 +195,6 @@ class Reader:
         frame_encoder = None if self.layout is None else self.layout.frame_encoder
         is_fixed = True
         if is_dataset(X):
-            check_options(self._options, X)
             x: Any = X
             is_fixed = not has_own_collation(X, self._options)
             shape = self._read_dataset(X, is_fixed=is_fixed)
@@ -226,7 +224,6 @@ class Reader:
         return x
 
     def _read_dataset(self, X: Any, *, is_fixed: bool) -> Any:
-        length_of(X)
         first = first_rows(X, 1, self._options).x
         if isinstance(first, torch.Tensor) and is_fixed:
             # Rows of single numbers count as rows of one column.

@@ -200,6 +200,11 @@ def build_module(
         if isinstance(module, str):
             factory = functools.partial(_torchvision_model, _torchvision_name(module), n_outputs)
         else:
+            if module is None and not _is_shape(row_shape):
+                raise TypeError(
+                    f"`X` has several inputs, of shapes {row_shape}, but the default module takes "
+                    "one; pass a `module` whose `forward` takes them all."
+                )
             factory = MLP if module is None else module
         named, _ = keyword_names(factory)
         sizes = _sizes(row_shape, n_outputs)
@@ -223,7 +228,7 @@ def build_module(
 
 def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
     inputs: dict[str, int] = {}
-    if isinstance(row_shape, tuple) and all(isinstance(size, int) for size in row_shape):
+    if _is_shape(row_shape):
         inputs = dict.fromkeys(INPUT_NAMES, math.prod(row_shape))
         if len(row_shape) == 2:
             # Sequences (steps, numbers a step): torch's recurrent layers call the latter
@@ -232,6 +237,11 @@ def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
         if len(row_shape) == 3:
             inputs["in_channels"] = row_shape[0]
     return inputs | dict.fromkeys(OUTPUT_NAMES, n_outputs)
+
+
+def _is_shape(row_shape: Any) -> bool:
+    """Whether it is the shape of one input."""
+    return isinstance(row_shape, tuple) and all(isinstance(size, int) for size in row_shape)
 
 
 def _torchvision_name(name: str) -> str:

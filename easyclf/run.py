@@ -24,6 +24,7 @@ from easyclf.data import (
     is_loader,
     likely_arrangement,
     shapes_of,
+    with_channel,
 )
 from easyclf.device import resolve_device
 from easyclf.evaluation import Evaluation, evaluate, measure, predict_outputs
@@ -322,6 +323,11 @@ def _find_placement(
         except (RuntimeError, TypeError, ValueError) as error:
             first = first or error
     assert first is not None
+    if ways[0] is with_channel:
+        first.add_note(
+            "Rows of two dimensions were taken for images of one channel; for a module that wants "
+            "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
+        )
     raise first
 
 

@@ -155,6 +155,13 @@ class TargetEncoder:
 
     def transform_tensor(self, labels: Any) -> torch.Tensor:
         """`transform` for a batch that a DataLoader yields."""
+        is_plain = isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.is_cpu
+        if is_plain and labels.dtype == torch.int64 and self.classes_.dtype == np.int64:
+            # What is below takes longer than a small module's step.
+            classes = torch.from_numpy(self.classes_)
+            codes = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)
+            if torch.equal(classes[codes], labels):
+                return codes
         return torch.from_numpy(self.transform(read_labels(labels)))
 
 
@@ -171,6 +178,7 @@ def class_weights(
         )
     classes = encoder.classes_
     if isinstance(class_weight, str):
+        assert codes is not None  # whoever asks for it reads all labels
         present = np.unique(codes)
         weights = np.ones(len(classes))
         weights[present] = compute_class_weight(class_weight, classes=present, y=codes)

@@ -13,7 +13,7 @@ from easyclf.data.datasets import (
     length_of,
     shapes_of,
 )
-from easyclf.data.images import arrangements, likely_arrangement
+from easyclf.data.images import arrangements, likely_arrangement, with_channel
 from easyclf.data.loaders import cached, check_options, dataset_labels
 from easyclf.data.memmap import check_finite_memmap, is_large_memmap
 from easyclf.data.multi import MultiInput
@@ -56,4 +56,5 @@ __all__ = [
     "refuse_columns",
     "shapes_of",
     "split_rows",
+    "with_channel",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -189,20 +190,27 @@ def first_rows(X: Any, n_rows: int, options: Mapping[str, Any]) -> Fields:
 
 
 def _first(loader: Any, dataset: Any) -> Any:
+    with closing(iterate(loader)) as batches:
+        for batch in batches:
+            return batch
+    raise no_rows(dataset)
+
+
+def iterate(loader: Any) -> Generator[Any]:
+    """Go through a loader; its processes end with that, unless it is to keep them."""
     iterator = iter(loader)
     try:
-        return next(iterator)
-    except StopIteration:
-        raise no_rows(dataset) from None
+        yield from iterator
+    except RuntimeError as error:
+        if "DataLoader worker" in str(error):
+            error.add_note(
+                "A process that reads rows has died, often for lack of memory: use fewer of them, "
+                "or none, for example `loader__num_workers=0`."
+            )
+        raise
     finally:
-        end_workers(loader, iterator)
-
-
-def end_workers(loader: Any, iterator: Any) -> None:
-    """End the processes behind an iterator, unless the loader is to keep them."""
-    if not getattr(loader, "persistent_workers", False):
         shut_down = getattr(iterator, "_shutdown_workers", None)
-        if shut_down is not None:
+        if shut_down is not None and not loader.persistent_workers:
             shut_down()
 
 

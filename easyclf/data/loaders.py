@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,15 @@ from easyclf.data.datasets import (
     Fields,
     batch_fields,
     carried_labels,
+    collate_of,
     dataset_of,
-    end_workers,
     fields_of,
     first_rows,
     has_own_collation,
+    is_dataset,
     is_stream,
     item,
+    iterate,
     length_of,
     n_rows_of,
     no_rows,
@@ -65,6 +68,11 @@ def check_options(options: Mapping[str, Any], X: Any) -> None:
         raise ValueError(
             f"`loader__{next(iter(options))}` is given, but X is a DataLoader, which has its own "
             "settings; leave it out, or pass the Dataset."
+        )
+    if options and not is_dataset(X):
+        raise ValueError(
+            f"`loader__{next(iter(options))}` is given, but X is a {type(X).__name__}, which needs "
+            "no DataLoader; leave it out."
         )
 
 
@@ -185,22 +193,11 @@ class LoaderSource(Source):
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
-        loader = self._loader(batch_size, generator, min_rows)
-        iterator = iter(loader)
-        n_rows = 0
-        try:
-            for fields in _joined(iterator, min_rows):
+        loader, n_rows = self._loader(batch_size, generator, min_rows), 0
+        with closing(iterate(loader)) as batches:
+            for fields in _joined(batches, min_rows):
                 n_rows += n_rows_of(fields.x)
                 yield self._batch(fields)
-        except RuntimeError as error:
-            if "DataLoader worker" in str(error):
-                error.add_note(
-                    "A process that reads rows has died, often for lack of memory: use fewer or no "
-                    "workers, for example `loader__num_workers=0`."
-                )
-            raise
-        finally:
-            end_workers(loader, iterator)
         self._check_stream(n_rows)
 
     def _loader(
@@ -269,9 +266,10 @@ class LoaderSource(Source):
             )
 
     def close(self) -> None:
-        for loader, _ in self._loaders.values():
+        for loader in [self._rows, *(loader for loader, _ in self._loaders.values())]:
             iterator = getattr(loader, "_iterator", None)
-            if iterator is not None:
+            if isinstance(loader, DataLoader) and iterator is not None:
+                # It kept its workers from one epoch to the next.
                 iterator._shutdown_workers()
                 loader._iterator = None
         self._loaders.clear()
@@ -323,17 +321,15 @@ def dataset_labels(X: Any, options: Mapping[str, Any]) -> NDArray[Any]:
     for batch in _read_all(X, options, "labels", collate):
         ys = [fields_of(one).y for one in batch] if collate else fields_of(batch).y
         if ys is None or any(y is None for y in ys):
-            raise _no_labels(X)
+            row = len(found) + (0 if ys is None else [y is None for y in ys].index(True))
+            raise ValueError(
+                f"`X` is a {type(X).__name__} whose items have no label, the first in row {row}; "
+                "expected items (x, y)."
+            )
         found.extend(map(np.asarray, ys))
     if not found:
         raise no_rows(dataset_of(X))
     return np.asarray(found)
-
-
-def _no_labels(X: Any) -> ValueError:
-    return ValueError(
-        f"`X` is a {type(X).__name__} whose items have no label; expected items (x, y)."
-    )
 
 
 def cached(X: Any, options: Mapping[str, Any]) -> Fields:
@@ -405,10 +401,13 @@ def _read_all(
     options = {**options, **({} if collate is None else {"collate_fn": collate})}
     if isinstance(X, DataLoader) and collate is not None:
         X = X.dataset
-    if isinstance(X, DataLoader):
+    if is_stream(X):
+        # In one process: were every worker to yield all rows, they would be too many later on.
+        at_once = X.batch_size if isinstance(X, DataLoader) else _CACHED_AT_ONCE
+        loader = DataLoader(dataset_of(X), at_once, collate_fn=collate_of(X, options))
+        total = None
+    elif isinstance(X, DataLoader):
         loader, total = X, None
-    elif is_stream(X):
-        loader, total = DataLoader(X, _CACHED_AT_ONCE, **options), None
     else:
         assert n_rows is not None
         workers = options.get("num_workers", _useful_workers(X, n_rows))
@@ -416,12 +415,9 @@ def _read_all(
         settings = {**options, "num_workers": workers, "persistent_workers": False}
         loader = DataLoader(_Rows(X, None), batch_sampler=sampler, **settings)
         total = len(sampler)
-    iterator = iter(loader)
-    try:
-        is_shown = sys.stderr.isatty()
-        yield from tqdm(iterator, what, total, leave=False, delay=1.5, disable=not is_shown)
-    finally:
-        end_workers(loader, iterator)
+    is_shown = sys.stderr.isatty()
+    with closing(iterate(loader)) as batches:
+        yield from tqdm(batches, what, total, leave=False, delay=1.5, disable=not is_shown)
 
 
 def _useful_workers(X: Any, n_rows: int) -> int:

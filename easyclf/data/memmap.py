@@ -66,39 +66,36 @@ class BlockSource(Source):
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
         self.close()
-        starts = torch.arange(0, len(self._x), self._block_rows)
+        starts = torch.arange(0, len(self._x), self._block_rows, device="cpu")
         if generator is not None:
             starts = starts[torch.randperm(len(starts), generator=generator, device="cpu")]
         pools = [part.tolist() for part in torch.split(starts, self._pool_blocks)]
-        self._reader = reader = _Reader(self._x, pools, self._block_rows)
+        seeds: list[int | None] = [None] * len(pools)
+        if generator is not None:
+            drawn = torch.randint(2**63 - 1, (len(pools),), generator=generator, device="cpu")
+            seeds = drawn.tolist()
+        self._reader = reader = _Reader(
+            self._x, self._block_rows, list(zip(pools, seeds, strict=True))
+        )
         try:
-            yield from self._cut(reader, batch_size, generator, min_rows)
+            yield from self._cut(reader, bounds(len(self._x), batch_size, min_rows))
         finally:
             reader.close()
 
-    def _cut(
-        self,
-        reader: _Reader,
-        batch_size: int,
-        generator: torch.Generator | None,
-        min_rows: int,
-    ) -> Iterator[Batch]:
-        sizes = iter([stop - start for start, stop in bounds(len(self._x), batch_size, min_rows)])
+    def _cut(self, reader: _Reader, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+        sizes = iter([stop - start for start, stop in parts])
         size = next(sizes)
-        left = left_rows = None
-        for pool, numbers in reader:
-            if generator is not None:
-                order = torch.randperm(len(pool), generator=generator, device="cpu")
-                pool, numbers = pool.index_select(0, order), numbers[order]
-            if left is not None and left_rows is not None:
-                # What the last pool had too little of for a batch.
-                pool, numbers = torch.cat([left, pool]), torch.cat([left_rows, numbers])
+        x = numbers = None
+        for pool, rows in reader:
+            # What the last pool had too little of for a batch comes first.
+            x = pool if x is None else torch.cat([x, pool])
+            numbers = rows if numbers is None else torch.cat([numbers, rows])
             start = 0
-            while size and len(pool) - start >= size:
-                yield self._batch(pool[start : start + size], numbers[start : start + size])
+            while size and len(x) - start >= size:
+                yield self._batch(x[start : start + size], numbers[start : start + size])
                 start += size
                 size = next(sizes, 0)
-            left, left_rows = pool[start:], numbers[start:]
+            x, numbers = x[start:].clone(), numbers[start:].clone()
 
     def _batch(self, x: torch.Tensor, numbers: torch.Tensor) -> Batch:
         rows = numbers.to(self._placement.device)
@@ -113,19 +110,24 @@ class BlockSource(Source):
 
 
 class _Reader:
-    """Pools of blocks, the next of which a thread reads ahead."""
+    """Pools of blocks, the next of which a thread reads, and shuffles if there is a seed for it."""
 
-    def __init__(self, x: np.memmap[Any, Any], pools: list[list[int]], block_rows: int) -> None:
-        self._x, self._pools, self._block_rows = x, pools, block_rows
+    def __init__(
+        self,
+        x: np.memmap[Any, Any],
+        block_rows: int,
+        pools: list[tuple[list[int], int | None]],
+    ) -> None:
+        self._x, self._block_rows, self._pools = x, block_rows, pools
         self._read: queue.Queue[Any] = queue.Queue(maxsize=1)
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        for pool in self._pools:
+        for starts, seed in self._pools:
             try:
-                found: Any = self._pool(pool)
+                found: Any = self._pool(starts, seed)
             except BaseException as error:  # it is raised where the batches are used
                 found = error
             while not self._is_over.is_set():
@@ -137,18 +139,22 @@ class _Reader:
             if self._is_over.is_set() or isinstance(found, BaseException):
                 return
 
-    def _pool(self, starts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pool(self, starts: list[int], seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         stops = [min(start + self._block_rows, len(self._x)) for start in starts]
         pairs = list(zip(starts, stops, strict=True))
-        pool = np.empty(
-            (sum(stop - start for start, stop in pairs), *self._x.shape[1:]), self._x.dtype
-        )
+        n_rows = sum(stop - start for start, stop in pairs)
+        pool = np.empty((n_rows, *self._x.shape[1:]), self._x.dtype)
         begin = 0
         for start, stop in pairs:
             pool[begin : begin + stop - start] = read_block(self._x, start, stop)
             begin += stop - start
-        numbers = torch.cat([torch.arange(start, stop) for start, stop in pairs])
-        return as_tensor(pool), numbers
+        x = as_tensor(pool)
+        numbers = torch.cat([torch.arange(start, stop, device="cpu") for start, stop in pairs])
+        if seed is None:
+            return x, numbers
+        generator = torch.Generator("cpu").manual_seed(seed)
+        order = torch.randperm(n_rows, generator=generator, device="cpu")
+        return x.index_select(0, order), numbers[order]
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for _ in self._pools:

@@ -127,10 +127,10 @@ def _called(transform: Transform, x: Any, name: str) -> Any:
 def _checked(found: Any, given: Any, name: str) -> Any:
     """What a transform returned, refused if it is not a batch of as many rows."""
     if isinstance(found, torch.Tensor) and isinstance(given, torch.Tensor):
-        if len(found) != len(given):
+        if found.ndim == 0 or len(found) != len(given):
             raise ValueError(
-                f"`{name}` returned {len(found)} rows for a batch of {len(given)}; expected one "
-                "row for each."
+                f"`{name}` made shape {tuple(found.shape)} of a batch of shape "
+                f"{tuple(given.shape)}; expected as many rows."
             )
         # Images of torchvision's are tensors of a class of their own.
         return found if type(found) is torch.Tensor else found.as_subclass(torch.Tensor)
