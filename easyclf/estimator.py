@@ -18,7 +18,7 @@ from torch import nn
 
 from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
 from easyclf.callbacks.loggers import is_watched
-from easyclf.data import Rows, class_names, is_dataset, is_loader, is_stream, split_rows
+from easyclf.data import Rows, is_dataset, is_loader, is_stream, split_rows
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.history import History
 from easyclf.inputs import Given, Reader, one_validation
@@ -677,9 +677,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         self.n_iter_ = len(state.history)
         self.device_ = learned.placement.device
         self._learned = learned
-        names = class_names(train.x)
-        if names is not None:
-            self.class_names_ = names
+        if reader.class_names is not None:
+            self.class_names_ = reader.class_names
         elif hasattr(self, "class_names_"):
             del self.class_names_
         return interruption

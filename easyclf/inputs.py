@@ -25,6 +25,7 @@ from easyclf.data import (
     check_finite_memmap,
     check_finite_sparse,
     check_options,
+    class_names,
     dataset_labels,
     first_rows,
     has_own_collation,
@@ -118,6 +119,13 @@ class Reader:
         Whether datasets are read into memory.
     takes_frames : bool
         Whether categories and gaps in frames are made numbers.
+
+    Attributes
+    ----------
+    layout : Layout or None
+        That of the first rows that were read.
+    class_names : list of str or None
+        What the dataset of the training calls its classes.
     """
 
     def __init__(
@@ -133,6 +141,7 @@ class Reader:
         self._estimator, self._dtype, self._options = estimator, dtype, options
         self._is_cached, self._takes_frames = is_cached, takes_frames
         self.layout = layout
+        self.class_names: list[str] | None = None
 
     def read_training(
         self, given: Given, encoder: TargetEncoder | None, classes: Any, *, needs_labels: bool
@@ -144,6 +153,7 @@ class Reader:
         """
         X, y, sample_weight = given.check()
         check_options(self._options, X)
+        self.class_names = class_names(X) if is_dataset(X) else None
         with _reading(X):
             if self._is_cached and is_dataset(X):
                 X, y, sample_weight = self._cached(X)

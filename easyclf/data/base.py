@@ -94,22 +94,26 @@ class Placement(NamedTuple):
 
         `is_own` says that `x` shares no memory with the user's array.
         """
-        if isinstance(x, torch.Tensor) and self.is_plain:
-            placed = self._placed(x if self.arrange is None else self.arrange(x), x, is_own)
-            return Batch(placed, y, weight)
-        moved = apply(self._moved, x)
+        if self.is_plain:
+            return Batch(apply(lambda one: self._placed(one, is_own=is_own), x), y, weight)
+        # What works in place works on a copy.
+        moved = apply(lambda one: self._moved(one if is_own else one.clone()), x)
         if self.arrange is not None:
             moved = self.arrange(moved)
         if self.augment is not None:
             moved = self.augment.inputs(moved)
         if self.preprocess is not None:
             moved = self.preprocess(moved)
-        given = tensors_of(x)
-        is_new = not any(one is other for one in tensors_of(moved) for other in given)
-        final = apply(lambda one: self._placed(one, one, is_own or is_new), moved)
+        final = apply(self._cast, moved)
         if self.augment is not None and y is not None:
             final, y = self.augment.mixed(final, y)
         return Batch(final, y, weight)
+
+    def _placed(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
+        moved = self._moved(x)
+        placed = self._cast(moved if self.arrange is None else self.arrange(moved))
+        shares = self.copies and not is_own and placed.data_ptr() == x.data_ptr()
+        return placed.clone() if shares else placed
 
     def _moved(self, x: torch.Tensor) -> torch.Tensor:
         """On the device: with CUDA the host need not wait for a copy from pinned memory."""
@@ -117,12 +121,8 @@ class Placement(NamedTuple):
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 
-    def _placed(self, x: torch.Tensor, given: torch.Tensor, is_own: bool) -> torch.Tensor:
-        if self.device.type == "cuda":
-            x = self._moved(x)
-        placed = x.to(self.device, self.dtype_of(x), memory_format=self.layout)
-        shares = self.copies and not is_own and placed.data_ptr() == given.data_ptr()
-        return placed.clone() if shares else placed
+    def _cast(self, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.dtype_of(x), memory_format=self.layout)
 
 
 class Source(ABC):

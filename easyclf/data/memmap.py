@@ -19,6 +19,7 @@ from easyclf.data.tensors import as_tensor, find_not_finite
 LARGE = 2**30
 # What is read at once, and what is shuffled at once: a pool holds the rows of 256 blocks.
 _BLOCK, _POOL = 2**18, 2**26
+_WINDOW = max(2**16, mmap.ALLOCATIONGRANULARITY)
 
 
 def is_large_memmap(x: Any) -> bool:
@@ -29,9 +30,8 @@ def is_large_memmap(x: Any) -> bool:
 class BlockSource(Source):
     """Rows of an array in a file.
 
-    In order they are read a block at a time. Shuffled, the blocks come in a random order; the
-    rows of 256 blocks, 64 MB, make a pool, within which they are shuffled. The next pool is read
-    while the batches of the current one are used.
+    They are read in pools of 256 blocks, 64 MB, the next of which is read while the current one
+    is used. Shuffled, the blocks come in a random order, and the rows of a pool in another.
 
     Parameters
     ----------
@@ -70,34 +70,40 @@ class BlockSource(Source):
         if generator is not None:
             starts = starts[torch.randperm(len(starts), generator=generator, device="cpu")]
         pools = [part.tolist() for part in torch.split(starts, self._pool_blocks)]
-        seeds: list[int | None] = [None] * len(pools)
-        if generator is not None:
-            drawn = torch.randint(2**63 - 1, (len(pools),), generator=generator, device="cpu")
-            seeds = drawn.tolist()
-        self._reader = reader = _Reader(
-            self._x, self._block_rows, list(zip(pools, seeds, strict=True))
-        )
+        self._reader = reader = _Reader(self._x, self._block_rows, pools)
         try:
-            yield from self._cut(reader, bounds(len(self._x), batch_size, min_rows))
+            yield from self._cut(reader, generator, bounds(len(self._x), batch_size, min_rows))
         finally:
             reader.close()
 
-    def _cut(self, reader: _Reader, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+    def _cut(
+        self,
+        reader: _Reader,
+        generator: torch.Generator | None,
+        parts: list[tuple[int, int]],
+    ) -> Iterator[Batch]:
         sizes = iter([stop - start for start, stop in parts])
         size = next(sizes)
-        x = numbers = None
-        for pool, rows in reader:
-            # What the last pool had too little of for a batch comes first.
-            x = pool if x is None else torch.cat([x, pool])
-            numbers = rows if numbers is None else torch.cat([numbers, rows])
+        # Rows that the pools so far had too few of for a batch.
+        held: list[tuple[torch.Tensor, torch.Tensor]] = []
+        n_held = 0
+        for pool, numbers in reader:
+            order = torch.arange(len(pool), device="cpu")
+            if generator is not None:
+                order = torch.randperm(len(pool), generator=generator, device="cpu")
             start = 0
-            while size and len(x) - start >= size:
-                yield self._batch(x[start : start + size], numbers[start : start + size])
-                start += size
-                size = next(sizes, 0)
-            x, numbers = x[start:].clone(), numbers[start:].clone()
+            while size and n_held + len(pool) - start >= size:
+                rows = order[start : start + size - n_held]
+                held.append((pool.index_select(0, rows), numbers[rows]))
+                yield self._batch(held)
+                start += len(rows)
+                size, held, n_held = next(sizes, 0), [], 0
+            rows = order[start:]
+            held.append((pool.index_select(0, rows), numbers[rows]))
+            n_held += len(rows)
 
-    def _batch(self, x: torch.Tensor, numbers: torch.Tensor) -> Batch:
+    def _batch(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
+        x, numbers = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         rows = numbers.to(self._placement.device)
         y = None if self._y is None else self._y[rows]
         weight = None if self._weight is None else self._weight[rows]
@@ -110,58 +116,58 @@ class BlockSource(Source):
 
 
 class _Reader:
-    """Pools of blocks, the next of which a thread reads, and shuffles if there is a seed for it."""
+    """Pools of blocks, which a thread reads into memory that they take turns in.
 
-    def __init__(
-        self,
-        x: np.memmap[Any, Any],
-        block_rows: int,
-        pools: list[tuple[list[int], int | None]],
-    ) -> None:
+    While one is used, another is read and a third may wait.
+    """
+
+    def __init__(self, x: np.memmap[Any, Any], block_rows: int, pools: list[list[int]]) -> None:
         self._x, self._block_rows, self._pools = x, block_rows, pools
-        self._read: queue.Queue[Any] = queue.Queue(maxsize=1)
+        self._free: queue.Queue[NDArray[Any]] = queue.Queue()
+        self._read: queue.Queue[Any] = queue.Queue()
+        rows = min(len(x), block_rows * max(map(len, pools)))
+        for _ in range(min(3, len(pools))):
+            self._free.put(np.empty((rows, *x.shape[1:]), x.dtype))
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        for starts, seed in self._pools:
+        for starts in self._pools:
+            memory = self._wait_for_memory()
+            if memory is None:
+                return
             try:
-                found: Any = self._pool(starts, seed)
+                self._read.put((memory, *self._fill(memory, starts)))
             except BaseException as error:  # it is raised where the batches are used
-                found = error
-            while not self._is_over.is_set():
-                try:
-                    self._read.put(found, timeout=0.1)
-                    break
-                except queue.Full:
-                    continue
-            if self._is_over.is_set() or isinstance(found, BaseException):
+                self._read.put(error)
                 return
 
-    def _pool(self, starts: list[int], seed: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        stops = [min(start + self._block_rows, len(self._x)) for start in starts]
-        pairs = list(zip(starts, stops, strict=True))
-        n_rows = sum(stop - start for start, stop in pairs)
-        pool = np.empty((n_rows, *self._x.shape[1:]), self._x.dtype)
-        begin = 0
-        for start, stop in pairs:
-            pool[begin : begin + stop - start] = read_block(self._x, start, stop)
-            begin += stop - start
-        x = as_tensor(pool)
-        numbers = torch.cat([torch.arange(start, stop, device="cpu") for start, stop in pairs])
-        if seed is None:
-            return x, numbers
-        generator = torch.Generator("cpu").manual_seed(seed)
-        order = torch.randperm(n_rows, generator=generator, device="cpu")
-        return x.index_select(0, order), numbers[order]
+    def _wait_for_memory(self) -> NDArray[Any] | None:
+        while not self._is_over.is_set():
+            try:
+                return self._free.get(timeout=0.1)
+            except queue.Empty:
+                continue
+        return None
+
+    def _fill(self, memory: NDArray[Any], starts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        end, numbers = 0, []
+        for start in starts:
+            stop = min(start + self._block_rows, len(self._x))
+            read_block(self._x, start, stop, memory[end : end + stop - start])
+            end += stop - start
+            numbers.append(torch.arange(start, stop, device="cpu"))
+        return as_tensor(memory[:end]), torch.cat(numbers)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for _ in self._pools:
             found = self._read.get()
             if isinstance(found, BaseException):
                 raise found
-            yield found
+            memory, pool, numbers = found
+            yield pool, numbers
+            self._free.put(memory)
 
     def close(self) -> None:
         """End the thread."""
@@ -169,12 +175,12 @@ class _Reader:
         self._thread.join()
 
 
-def read_block(x: np.memmap[Any, Any], start: int, stop: int) -> NDArray[Any]:
-    """Some rows, copied into memory; their part of the file takes none of it afterwards."""
+def read_block(x: np.memmap[Any, Any], start: int, stop: int, memory: NDArray[Any]) -> NDArray[Any]:
+    """Copy some rows into `memory`; their part of the file takes none of its own afterwards."""
     _check_length(x)
-    block = np.array(x[start:stop])
+    memory[:] = x[start:stop]
     _forget(x, start, stop)
-    return block
+    return memory
 
 
 def _check_length(x: np.memmap[Any, Any]) -> None:
@@ -200,8 +206,9 @@ def _forget(x: np.memmap[Any, Any], start: int, stop: int) -> None:
         return  # in a private copy changes would be lost
     row = x.nbytes // len(x)
     base = _offset_in_map(x, mapped)
-    begin, end = base + start * row, base + stop * row
-    begin -= begin % mmap.PAGESIZE
+    # The system maps whole windows around the pages that are touched.
+    begin = (base + start * row) // _WINDOW * _WINDOW
+    end = min(-(-(base + stop * row) // _WINDOW) * _WINDOW, len(mapped))
     mapped.madvise(mmap.MADV_DONTNEED, begin, end - begin)
 
 
@@ -228,8 +235,10 @@ def check_finite_memmap(x: np.memmap[Any, Any], dtype: torch.dtype) -> None:
     rows = max(1, _POOL // max(1, x.nbytes // len(x)))
     if x.dtype.kind != "f":
         return
+    memory = np.empty((min(rows, len(x)), *x.shape[1:]), x.dtype)
     for start in range(0, len(x), rows):
-        block = as_tensor(read_block(x, start, start + rows))
+        stop = min(start + rows, len(x))
+        block = as_tensor(read_block(x, start, stop, memory[: stop - start]))
         wrong = find_not_finite(block, dtype)
         if wrong is not None:
             index = np.unravel_index(wrong.first, block.shape)
