@@ -201,13 +201,14 @@ def iterate(loader: Any) -> Generator[Any]:
     iterator = iter(loader)
     try:
         yield from iterator
-    except RuntimeError as error:
-        if "DataLoader worker" in str(error):
-            error.add_note(
-                "A process that reads rows has died, often for lack of memory: use fewer of them, "
-                "or none, for example `loader__num_workers=0`."
-            )
-        raise
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        # An error of the dataset's own begins with "Caught", as torch passes it on.
+        if not getattr(loader, "num_workers", 0) or str(error).startswith("Caught"):
+            raise
+        raise RuntimeError(
+            f"A DataLoader worker died ({error or type(error).__name__}), often for lack of "
+            "memory; use fewer of them, or none: `loader__num_workers=0`."
+        ) from error
     finally:
         shut_down = getattr(iterator, "_shutdown_workers", None)
         if shut_down is not None and not loader.persistent_workers:

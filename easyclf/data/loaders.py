@@ -424,7 +424,7 @@ def _useful_workers(X: Any, n_rows: int) -> int:
     """As many processes as there are cores, if reading takes long and they start without copies."""
     if "fork" not in torch.multiprocessing.get_all_start_methods() or sys.platform == "darwin":
         return 0
-    n_read = min(64, n_rows)
+    n_read = min(16, n_rows)
     began = time.perf_counter()
     for row in range(n_read):
         item(X, row)

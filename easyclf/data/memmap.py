@@ -24,7 +24,7 @@ _WINDOW = max(2**16, mmap.ALLOCATIONGRANULARITY)
 
 def is_large_memmap(x: Any) -> bool:
     """Whether `x` is a part of a file that is to stay there."""
-    return isinstance(x, np.memmap) and x.nbytes >= LARGE
+    return isinstance(x, np.memmap) and x.nbytes >= LARGE and x.flags.c_contiguous
 
 
 class BlockSource(Source):

@@ -1,0 +1,459 @@
+"""How datasets are read: seeds, workers, streams, and caches."""
+
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import get_worker_info as worker
+
+from easyclf import Estimator, LambdaCallback
+from easyclf.data import cached, loaders
+from easyclf.data.datasets import fields_of
+
+RNG = np.random.default_rng(0)
+LABELS = np.arange(60) % 2
+ROWS = RNG.normal(size=(60, 4)).astype(np.float32) + LABELS[:, None]
+SETTINGS = {"epochs": 3, "lr": 0.05, "batch_size": 16, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+class Kind(Dataset):
+    """Rows of one of the forms that items have."""
+
+    def __init__(self, kind="pair", noise=0.0):
+        self.kind, self.noise = kind, noise
+
+    def __len__(self):
+        return 60
+
+    def __getitem__(self, row):
+        x, y = torch.from_numpy(ROWS[row]), int(LABELS[row])
+        if self.noise:
+            x = x + self.noise * torch.randn(4) + np.random.normal()  # noqa: NPY002
+        forms = {
+            "pair": (x, y),
+            "weight": (x, y, 1.0 + row % 3),
+            "dict": {"features": x, "label": y},
+            "dict with weight": {"x": x, "target": y, "weight": 1.0 + row % 3},
+            "inputs by name": {"a": x[:2], "b": x[2:], "y": y},
+            "inputs by place": ((x[:2], x[2:]), y),
+            "arrays": (ROWS[row], np.int64(y)),
+            "text": (x, "no yes".split()[y]),
+            "alone": x,
+        }
+        return forms[self.kind]
+
+
+class Stream(IterableDataset):
+    """The same rows, one after the other."""
+
+    def __init__(self, n_rows=60, shares=False):
+        self.n_rows, self.shares = n_rows, shares
+
+    def __iter__(self):
+        for row in range(self.n_rows):
+            if not (self.shares and worker() and row % worker().num_workers != worker().id):
+                yield torch.from_numpy(ROWS[row]), int(LABELS[row])
+
+
+class Joined(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(4, 2)
+
+    def forward(self, a, b):
+        return self.layer(torch.cat([a, b], 1))
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def fit(X, module=None, **parameters):
+    parameters = {**SETTINGS, **parameters}
+    if isinstance(X, DataLoader):
+        parameters["batch_size"] = "auto"
+    return Estimator(module or network(), **parameters).fit(X)
+
+
+def weights(clf):
+    return [weight.tolist() for weight in clf.module_.parameters()]
+
+
+@pytest.fixture
+def _no_workers_left():
+    yield
+    deadline = time.monotonic() + 10
+    while multiprocessing.active_children() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not multiprocessing.active_children()
+
+
+class TestItems:
+    @pytest.mark.parametrize("kind", ["dict", "arrays"])
+    def test_forms_that_mean_the_same_give_the_same(self, kind):
+        assert weights(fit(Kind(kind))) == weights(fit(Kind("pair")))
+
+    def test_a_weight_may_be_third_or_have_a_name(self):
+        by_name, by_place = fit(Kind("dict with weight")), fit(Kind("weight"))
+
+        assert weights(by_name) == weights(by_place) != weights(fit(Kind("pair")))
+
+    @pytest.mark.parametrize("kind", ["inputs by name", "inputs by place"])
+    def test_several_inputs(self, kind):
+        clf = fit(Kind(kind), Joined())
+
+        assert clf.score(Kind(kind)) > 0.5
+        assert clf.predict(Kind(kind)).shape == (60,)
+
+    def test_text_labels(self):
+        assert fit(Kind("text")).classes_.tolist() == ["no", "yes"]
+
+    def test_items_without_labels_are_answered(self):
+        clf = fit(Kind())
+
+        assert clf.predict(Kind("alone")).tolist() == clf.predict(Kind()).tolist()
+
+    @pytest.mark.parametrize(
+        ("item", "expected"),
+        [
+            (1, (1, None, None)),
+            ((1, 2), (1, 2, None)),
+            ([1, 2, 3], (1, 2, 3)),
+            ({"a": 1}, (1, None, None)),
+            ({"a": 1, "labels": 2}, (1, 2, None)),
+            ({"a": 1, "b": 5, "target": 2, "sample_weight": 3}, ({"a": 1, "b": 5}, 2, 3)),
+        ],
+    )
+    def test_the_parts_of_an_item(self, item, expected):
+        assert tuple(fields_of(item)) == expected
+
+    def test_whoever_fetches_several_rows_at_once_is_asked_for_them(self):
+        class Fetching(Kind):
+            asked = 0
+
+            def __getitems__(self, rows):
+                Fetching.asked += 1
+                return [self[row] for row in rows]
+
+        assert weights(fit(Fetching())) == weights(fit(Kind()))
+        assert Fetching.asked > 3 * 3
+
+    def test_datasets_of_the_library_of_that_name_are_datasets(self):
+        class Foreign:  # not a torch Dataset
+            features = ("x", "label")
+
+            def __len__(self):
+                return 60
+
+            def __getitem__(self, row):
+                return {"x": ROWS[row], "label": LABELS[row]}
+
+            def __getitems__(self, rows):
+                return [self[row] for row in rows]
+
+        assert weights(fit(Foreign())) == weights(fit(Kind()))
+
+
+@pytest.mark.usefixtures("_no_workers_left")
+class TestWorkers:
+    def test_the_same_batches_come_from_any_number_of_workers(self):
+        found = [weights(fit(Kind(noise=0.3), loader__num_workers=n)) for n in (0, 1, 2)]
+
+        assert found[0] == found[1] == found[2]
+
+    def test_random_rows_differ_between_epochs_and_seeds(self):
+        seen = []
+
+        class Seeing(Kind):
+            def __getitem__(self, row):
+                item = super().__getitem__(row)
+                seen.append((row, item[0].tolist()))
+                return item
+
+        fit(Seeing(noise=0.3), epochs=2, shuffle=False)
+
+        first = [x for row, x in seen if row == 5][-2:]
+        assert first[0] != first[1]
+        other = fit(Kind(noise=0.3), random_state=1, shuffle=False)
+        assert weights(other) != weights(fit(Kind(noise=0.3), shuffle=False))
+
+    def test_global_random_states_stay_as_they_are(self, random_states):
+        module, before = network(), random_states()
+
+        clf = fit(DataLoader(Kind(noise=0.3), 16, shuffle=True), module)
+        clf.predict(DataLoader(Kind(noise=0.3), 16, shuffle=True))
+        fit(Kind(noise=0.3), module, loader__num_workers=1)
+
+        assert random_states() == before
+
+    def test_workers_live_as_long_as_the_fit(self):
+        processes = []
+
+        def note(state):
+            processes.append({process.pid for process in multiprocessing.active_children()})
+
+        fit(Kind(), loader__num_workers=2, callbacks=[LambdaCallback(on_epoch_end=note)])
+
+        assert len(processes[0]) == 2
+        assert processes[0] == processes[2]
+        assert not multiprocessing.active_children()
+
+    def test_a_loader_of_the_users_keeps_its_own_workers_and_order(self):
+        loader = DataLoader(Kind(), 16, num_workers=1, persistent_workers=True)
+
+        clf = fit(loader)
+
+        assert weights(clf) == weights(fit(Kind(), shuffle=False))
+        assert not multiprocessing.active_children()
+
+    def test_an_error_in_a_worker_keeps_its_traceback_and_its_row(self):
+        class Broken(Kind):
+            def __getitem__(self, row):
+                if row == 17:
+                    raise OSError("no such picture")
+                return super().__getitem__(row)
+
+        with pytest.raises(OSError, match=r"no such picture(.|\n)*for row 17"):
+            fit(Broken(), classes=[0, 1], loader__num_workers=2)
+
+        assert not multiprocessing.active_children()
+
+    def test_a_worker_that_dies_is_an_error_with_a_hint(self):
+        class Dying(Kind):
+            def __getitem__(self, row):
+                if row == 17 and worker():
+                    os._exit(1)
+                return super().__getitem__(row)
+
+        with pytest.raises(RuntimeError, match=r"worker died.*`loader__num_workers=0`"):
+            fit(Dying(), classes=[0, 1], loader__num_workers=1)
+
+    def test_ctrl_c_ends_the_workers(self):
+        def interrupt(state):
+            raise KeyboardInterrupt
+
+        callbacks = [LambdaCallback(on_batch_end=interrupt)]
+        with pytest.raises(KeyboardInterrupt):
+            fit(Kind(), loader__num_workers=2, callbacks=callbacks)
+
+        assert not multiprocessing.active_children()
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("X", "parameters", "error", "words"),
+        [
+            (Kind(), {"loader__num_worker": 1}, TypeError, "did you mean `loader__num_workers`"),
+            (Kind(), {"loader__batch_size": 1}, TypeError, "set `batch_size` and `shuffle`"),
+            (Kind(), {"loader__sampler": []}, TypeError, "easyclf's to set"),
+            (DataLoader(Kind()), {"loader__timeout": 1}, ValueError, "which has its own settings"),
+        ],
+    )
+    def test_options_that_cannot_be_used_are_refused(self, X, parameters, error, words):
+        with pytest.raises(error, match=words):
+            fit(X, **parameters)
+
+    def test_options_beside_an_array_are_refused(self):
+        with pytest.raises(ValueError, match="ndarray, which needs no DataLoader"):
+            Estimator(network(), loader__num_workers=1).fit(ROWS, LABELS)
+
+    def test_options_are_parameters(self):
+        clf = Estimator(network(), loader__num_workers=1)
+
+        assert clf.get_params()["loader__num_workers"] == 1
+        assert clf.set_params(loader__num_workers=0).loader__num_workers == 0
+
+    def test_rows_of_several_lengths_are_padded_by_the_user(self):
+        class Words(Dataset):
+            def __len__(self):
+                return 40
+
+            def __getitem__(self, row):
+                return torch.full((2 + row % 3,), 1 + row % 2), row % 2
+
+        def pad(items):
+            words, labels = zip(*items, strict=True)
+            return nn.utils.rnn.pad_sequence(words, batch_first=True), torch.tensor(labels)
+
+        class Bag(nn.Module):
+            def __init__(self, n_classes):
+                super().__init__()
+                self.embedding = nn.Embedding(3, 4, padding_idx=0)
+                self.output = nn.Linear(4, n_classes)
+
+            def forward(self, x):
+                return self.output(self.embedding(x).mean(1))
+
+        clf = fit(Words(), Bag, loader__collate_fn=pad, epochs=20)
+
+        assert clf.score(Words()) == 1
+        assert clf.predict(Subset(Words(), [0, 1])).tolist() == [0, 1]
+
+
+class TestStreams:
+    def test_a_stream_is_trained_on_in_its_order(self):
+        assert weights(fit(Stream())) == weights(fit(Kind(), shuffle=False))
+
+    def test_with_classes_it_is_not_read_before_training(self):
+        begun = []
+
+        class Counted(Stream):
+            def __iter__(self):
+                begun.append(1)
+                return super().__iter__()
+
+        fit(Counted(), classes=[0, 1])
+        with_classes = len(begun)
+        fit(Counted())
+
+        assert len(begun) - with_classes == with_classes + 1
+
+    @pytest.mark.parametrize("verbose", [0, 1, 2])
+    def test_its_length_need_not_be_known(self, verbose):
+        clf = Estimator(network(), classes=[0, 1], verbose=verbose, **SETTINGS)
+        clf.fit(Stream(), validation_data=Stream(20))
+
+        assert clf.predict(Stream()).shape == (60,)
+        assert clf.evaluate(Stream())["accuracy"] == clf.score(Kind())
+
+    def test_a_loader_of_a_stream(self):
+        assert weights(fit(DataLoader(Stream(), 16))) == weights(fit(Stream()))
+
+    def test_shares_of_workers_are_one_epoch(self):
+        assert fit(Stream(shares=True), loader__num_workers=2).score(Kind()) > 0.5
+
+    @pytest.mark.parametrize(
+        ("X", "parameters", "words"),
+        [
+            (Stream(), {"loader__num_workers": 2}, "yielded 120 rows.*get_worker_info"),
+            (DataLoader(Stream(), 16, num_workers=2), {}, "yielded 120 rows.*get_worker_info"),
+            (Stream(0), {"classes": [0, 1]}, "0 rows"),
+            (Stream(0), {}, "0 rows"),
+            (Stream(), {"batch_size": -1, "classes": [0, 1]}, "does not say how many"),
+            (Stream(), {"validation_split": 0.2}, "cannot be split"),
+            (Stream(), {"cache": True}, "rows come as it pleases"),
+            (Stream(), {"classes": [0, 7]}, r"not among the training classes: \[1\]"),
+        ],
+    )
+    def test_streams_that_cannot_be_right_are_refused(self, X, parameters, words):
+        with pytest.raises(ValueError, match=words):
+            fit(X, **parameters)
+
+    def test_a_stream_that_ends_earlier_in_another_epoch_is_refused(self):
+        class Shrinking(Stream):
+            def __iter__(self):
+                self.n_rows -= 1
+                return super().__iter__()
+
+        with pytest.raises(ValueError, match=r"yielded \d\d rows in this epoch and \d\d before"):
+            fit(Shrinking(), classes=[0, 1])
+
+
+class TestLabels:
+    def test_a_missing_label_is_named(self):
+        class Gap(Kind):
+            def __getitem__(self, row):
+                x, y = super().__getitem__(row)
+                return x, None if row == 23 else y
+
+        with pytest.raises(ValueError, match="the first in row 23"):
+            fit(Gap())
+
+    def test_datasets_in_a_row_have_the_labels_of_all_of_them(self):
+        joined = ConcatDataset([Kind(), Subset(Kind(), range(10))])
+
+        assert fit(joined).score(joined) > 0.5
+
+    @pytest.mark.parametrize(
+        ("place", "words"),
+        [
+            (lambda pictures: pictures, "row 3, folder/3.jpg"),
+            (lambda pictures: Subset(pictures, [0, 3]), "row 1, folder/3.jpg"),
+            (lambda pictures: ConcatDataset([Subset(pictures, [0]), pictures]), "4, folder/3.jpg"),
+        ],
+    )
+    def test_a_picture_that_cannot_be_read_is_named(self, place, words):
+        class Pictures(Kind):
+            samples = tuple((f"folder/{row}.jpg", 0) for row in range(60))
+
+            def __getitem__(self, row):
+                if row == 3:
+                    raise OSError("image file is truncated")
+                return super().__getitem__(row)
+
+        with pytest.raises(OSError, match="truncated") as caught:
+            fit(place(Pictures()))
+
+        assert any(words in note for note in caught.value.__notes__)
+
+
+class TestCache:
+    @pytest.mark.parametrize("kind", ["pair", "weight", "dict", "arrays", "text"])
+    def test_what_is_cached_trains_as_what_is_read(self, kind):
+        clf = fit(Kind(kind), cache=True)
+
+        assert clf.score(Kind(kind)) == pytest.approx(fit(Kind(kind)).score(Kind(kind)), abs=0.1)
+        in_order = [fit(Kind(kind), cache=mode, shuffle=False) for mode in (True, False)]
+        np.testing.assert_allclose(*(clf.history_["loss"] for clf in in_order), rtol=1e-5)
+
+    def test_every_row_is_read_once(self):
+        reads = []
+
+        class Counted(Kind):
+            def __getitem__(self, row):
+                reads.append(row)
+                return super().__getitem__(row)
+
+        fit(Counted(), cache=True, epochs=5)
+
+        assert 60 <= len(reads) < 60 + 40
+
+    def test_numbers_keep_their_dtype_and_classes_their_names(self):
+        class Pictures(Dataset):
+            classes = ("ant", "bee")
+
+            def __len__(self):
+                return 20
+
+            def __getitem__(self, row):
+                return torch.full((3, 4, 4), row, dtype=torch.uint8), row % 2
+
+        assert cached(Pictures(), {}).x.dtype == torch.uint8
+        clf = fit(Pictures(), nn.Sequential(nn.Flatten(), nn.Linear(48, 2)), cache=True)
+        assert clf.class_names_ == ["ant", "bee"]
+
+    def test_several_inputs(self):
+        kind = Kind("inputs by name")
+
+        clf = Estimator(Joined(), cache=True, **SETTINGS).fit(kind, validation_data=kind)
+
+        assert clf.history_[-1]["val_accuracy"] == clf.score(kind)
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_it_may_be_read_by_workers(self, workers):
+        x, y, _ = cached(Kind(), {"num_workers": workers})
+
+        np.testing.assert_array_equal(x, ROWS)
+        assert y.tolist() == LABELS.tolist()
+        assert not multiprocessing.active_children()
+
+    def test_random_rows_are_refused(self):
+        with pytest.raises(ValueError, match=r"differ from one reading to the next.*`augment`"):
+            fit(Kind(noise=1.0), cache=True)
+
+    def test_a_loader_is_refused(self):
+        with pytest.raises(ValueError, match="pass a map-style Dataset"):
+            fit(DataLoader(Kind()), cache=True)
+
+    def test_more_than_there_is_memory_for_is_refused_before_reading(self, monkeypatch):
+        monkeypatch.setattr(loaders, "available_memory", lambda: 500)
+
+        with pytest.raises(MemoryError, match=r"`cache=True` needs .* for 60 rows"):
+            fit(Kind(), cache=True)
