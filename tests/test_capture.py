@@ -745,3 +745,22 @@ def test_named_tuples_within_forward_are_fine(log):
     assert_the_same(net(between), TABLE)
 
     assert "is trained from a tape." in log()[0]
+
+
+@pytest.mark.parametrize("as_tuple", [False, True])
+def test_several_inputs_are_played_from_a_tape(as_tuple, log):
+    class Joined(Net):
+        def forward(self, left, right):
+            return super().forward(torch.cat([left, right], 1))
+
+    X = {"left": TABLE[:, :2], "right": TABLE[:, 2:]}
+    X = tuple(X.values()) if as_tuple else X
+
+    def run(mode):
+        torch.manual_seed(0)
+        clf = Estimator(Joined(nn.Dropout(0.2)), compile=mode, validation_split=0.3, **SETTINGS)
+        return everything(clf.fit(X, LABELS))
+
+    assert_near(run("auto"), run(False))
+    assert "Joined is trained from a tape." in log()
+    assert "Joined is evaluated from a tape." in log()

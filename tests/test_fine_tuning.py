@@ -1,0 +1,163 @@
+"""Weights that stay, learning rates by name, and published weights."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision import models
+
+from easyclf import Estimator
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+LABELS = np.arange(40) % 3
+
+
+class Layers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 8))
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def fit(module=Layers, X=X, **parameters):
+    settings = {"epochs": 2, "lr": 0.01, "random_state": 0}
+    return Estimator(module, **{**settings, **parameters}).fit(X, LABELS[: len(X)])
+
+
+@pytest.mark.parametrize(
+    ("freeze", "expected"),
+    [
+        ("body", {"head.weight", "head.bias"}),
+        (["body.0", "*.bias"], {"body.2.weight", "head.weight"}),
+        ("body.?.weight", {"body.0.bias", "body.2.bias", "head.weight", "head.bias"}),
+        ((), set(dict(Layers().named_parameters()))),
+        (None, set(dict(Layers().named_parameters()))),
+    ],
+)
+def test_what_is_frozen_stays_as_it_was(freeze, expected):
+    clf = fit(freeze=freeze)
+
+    before = dict(Layers().named_parameters())
+    changed = {
+        name
+        for name, weight in clf.module_.named_parameters()
+        if not torch.equal(weight, before[name])
+    }
+    assert changed == expected
+
+
+def test_the_users_module_is_not_frozen():
+    module = Layers()
+
+    fit(module, freeze="body")
+
+    assert all(weight.requires_grad for weight in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("freeze", "words"),
+    [
+        ("layer1", r"pattern 'layer1', which matches no weight; the names are body.0.weight"),
+        (["head", "bodi"], "'bodi'"),
+        ("*", "leaves no weight of Layers"),
+        (3, "The 'freeze' parameter of Estimator"),
+    ],
+)
+def test_patterns_that_cannot_be_meant_are_refused(freeze, words):
+    with pytest.raises(ValueError, match=words):
+        fit(freeze=freeze)
+
+
+def test_learning_rates_go_by_name_and_the_first_match_counts():
+    clf = fit(lr={"body.0": 1e-3, "head": 0.1, "*.weight": 1e-4, "*": 1e-5})
+
+    groups = clf.optimizer_.param_groups
+    assert [group["lr"] for group in groups] == [1e-3, 0.1, 1e-4, 1e-5]
+    assert [len(group["params"]) for group in groups] == [2, 2, 1, 1]
+    assert clf.history_["lr"][0] == 1e-3
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", torch.optim.RMSprop])
+def test_one_rate_for_all_is_as_a_number(optimizer):
+    by_name, by_number = (fit(optimizer=optimizer, lr=lr) for lr in ({"*": 0.01}, 0.01))
+
+    np.testing.assert_array_equal(by_name.predict_proba(X), by_number.predict_proba(X))
+
+
+def test_what_is_frozen_needs_no_rate():
+    clf = fit(freeze="body", lr={"head": 0.1})
+
+    assert len(clf.optimizer_.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("lr", "words"),
+    [
+        ({"head": 0.1}, "no pattern for 4 weight.*body.0.weight.*'\\*'"),
+        ({"hade": 0.1, "*": 0.1}, "'hade', which matches no weight"),
+        ({"*": -1.0}, "The 'lr' parameter of Estimator"),
+        ({"*": "fast"}, "The 'lr' parameter of Estimator"),
+        ({}, "The 'lr' parameter of Estimator"),
+    ],
+)
+def test_rates_that_cannot_be_meant_are_refused(lr, words):
+    with pytest.raises(ValueError, match=words):
+        fit(lr=lr)
+
+
+PICTURES = np.random.default_rng(0).random((12, 3, 32, 32), dtype=np.float32)
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Weights that lie at hand: those of a fresh model of a thousand classes."""
+    made = {}
+
+    def load(url, *args, **keywords):
+        name = url.rpartition("/")[2].partition("-")[0]
+        torch.manual_seed(7)
+        made[name] = models.get_model(name).state_dict()
+        return made[name]
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", load)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "last"),
+    [
+        ("resnet18", "conv1.weight", "fc"),
+        ("mobilenet_v3_small", "features.0.0.weight", "classifier.3"),
+        ("squeezenet1_1", "features.0.weight", "classifier.1"),
+    ],
+)
+def test_published_weights_get_a_new_last_layer(published, name, kept, last):
+    clf = Estimator(
+        name, module__weights="DEFAULT", freeze=kept, epochs=1, batch_size=6, random_state=0
+    )
+
+    clf.fit(PICTURES, LABELS[:12])
+
+    layer = clf.module_.get_submodule(last)
+    assert layer.weight.shape[0] == 3
+    assert torch.equal(clf.module_.get_parameter(kept), published[name][kept])
+    assert clf.predict_proba(PICTURES).shape == (12, 3)
+
+
+def test_published_weights_that_are_not_at_hand_are_an_error_with_the_way_out(monkeypatch):
+    def offline(*args, **keywords):
+        raise OSError("<urlopen error no route to host>")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+
+    with pytest.raises(OSError, match=r"'DEFAULT' of 'resnet18' are not on this machine.*put"):
+        Estimator("resnet18", module__weights="DEFAULT").fit(PICTURES, LABELS[:12])
+
+
+def test_weights_that_do_not_exist_are_refused():
+    with pytest.raises((ValueError, KeyError), match="NOWHERE"):
+        Estimator("resnet18", module__weights="NOWHERE").fit(PICTURES, LABELS[:12])
