@@ -32,10 +32,8 @@ class Tapes:
 
     Parameters
     ----------
-    function : callable
-        `Batch -> tensors and numbers in tuples`. It changes buffers at most.
     module : nn.Module
-        The module that it calls.
+        The module that the function calls.
     head : object
         What else it reads.
     mode : bool
@@ -46,22 +44,25 @@ class Tapes:
 
     def __init__(
         self,
-        function: Callable[[Batch], Any],
         module: nn.Module,
         head: object,
         *,
         mode: bool,
         n_calls: int,
     ) -> None:
-        self._function, self._module, self._head, self._mode = function, module, head, mode
+        self._module, self._head, self._mode = module, head, mode
         self._n_calls = n_calls
         self._tapes: dict[Any, Tape] = {}
         self._seen: Counter[Any] = Counter()
         self._calls = 0
         self._reading: Reading | None = None
 
-    def get(self, batch: Batch) -> Tape | None:
-        """The tape for batches of this shape; without one the module is in the right mode."""
+    def get(self, batch: Batch, function: Callable[[Batch], Any]) -> Tape | None:
+        """The tape for batches of this shape; without one the module is in the right mode.
+
+        `function` is always the same: `Batch -> tensors and numbers in tuples`, which changes
+        buffers at most.
+        """
         shape = None
         self._calls += 1
         if self._n_calls:
@@ -81,7 +82,7 @@ class Tapes:
         if seen < _SEEN or expected < seen + _WORTHWHILE:
             return None
         try:
-            tape = self._tapes[shape] = self._record(batch)
+            tape = self._tapes[shape] = self._record(batch, function)
         except NotRecordable as reason:
             self._n_calls = 0
             self._tapes.clear()
@@ -111,7 +112,7 @@ class Tapes:
         except NotRecordable:
             return None
 
-    def _record(self, batch: Batch) -> Tape:
+    def _record(self, batch: Batch, function: Callable[[Batch], Any]) -> Tape:
         if _get_current_dispatch_mode() is not None:
             raise NotRecordable("somebody else watches its operations")
         self._reading = reading = Reading([self._module, self._head])
@@ -123,7 +124,7 @@ class Tapes:
         inputs = [*tensors_of(trial.x), *(tensor for tensor in (y, weight) if tensor is not None)]
         before = _Moment(known)
         try:
-            expected, tape = record(lambda: self._function(trial), inputs, known)
+            expected, tape = record(lambda: function(trial), inputs, known)
             left = _Moment(known)
             before.restore()
             found = tape(*inputs)

@@ -51,7 +51,6 @@ class Step:
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
         self._tapes = Tapes(
-            self.differentiate,
             state.module,
             state.head,
             mode=True,
@@ -63,7 +62,7 @@ class Step:
     def __call__(self, group: Sequence[Batch]) -> list[Measured]:
         """Take one step down the gradient of the mean loss over all rows of the group."""
         if len(group) == 1:
-            tape = self._tapes.get(group[0])
+            tape = self._tapes.get(group[0], self.differentiate)
             if tape is not None:
                 return [self._play(tape, group[0])]
         elif not self._state.module.training:

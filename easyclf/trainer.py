@@ -92,9 +92,7 @@ class Trainer:
         self._step = Step(state, precision, clip_grad_norm, n_steps=n_steps)
         n_batches = None if valid is None else valid.n_batches(evaluation_rows)
         n_validations = n_epochs * (n_batches or 0)
-        self._tapes = Tapes(
-            self._measure, state.module, state.head, mode=False, n_calls=n_validations
-        )
+        self._tapes = Tapes(state.module, state.head, mode=False, n_calls=n_validations)
 
     def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
@@ -181,7 +179,7 @@ class Trainer:
         return metrics
 
     def _validate(self, batch: Batch) -> Measured:
-        tape = self._tapes.get(batch)
+        tape = self._tapes.get(batch, self._measure)
         return Measured(*(self._measure(batch) if tape is None else tape(*batch)))
 
     @torch.inference_mode()

@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "state": ["state"],
     "hooks": ["callbacks"],
-    "engine": ["evaluation", "step", "trainer", "run"],
+    "engine": ["probing", "evaluation", "step", "trainer", "run"],
     "face": ["estimator"],
 }
 # Within a floor, a file may lean on those before it: the state a head, the head the targets.

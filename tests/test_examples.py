@@ -20,6 +20,10 @@ EXAMPLES = {
     "mnist": (["--epochs", "1", "--root", "."], "torchvision/MNIST"),
     "fashion_mnist": (["--root", "."], "torchvision/FashionMNIST"),
     "textbook_classifier": ([], None),
+    "frames": (["--epochs", "2"], "adult/adult.data"),
+    "names_rnn": (["--epochs", "1"], "names/names_train.csv.gz"),
+    "images": (["--epochs", "1"], "hymenoptera/train"),
+    "out_of_core": (["--gigabytes", "0.1", "--epochs", "1"], None),
 }
 
 

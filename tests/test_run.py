@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import gc
 import json
 import os
 import subprocess
@@ -13,7 +14,9 @@ import torch
 from torch import nn
 
 from easyclf import Estimator, LambdaCallback
+from easyclf.data import Source
 from easyclf.modules import prefers_channels_last
+from easyclf.trainer import Trainer
 
 IMAGES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
 LABELS = np.arange(24) % 2
@@ -182,3 +185,18 @@ def test_workers_of_a_search_share_the_cores(tmp_path):
     )
 
     assert json.loads(done.stdout) == [max(1, (os.cpu_count() or 1) // 2)] * 2
+
+
+@pytest.mark.parametrize("parameters", [{}, {"compile": False}, {"validation_split": 0.2}])
+def test_the_rows_are_given_back_with_the_end_of_a_fit(parameters):
+    """Without waiting for the garbage collector, which counts objects and not gigabytes."""
+    X, y = np.zeros((200, 4), np.float32), np.arange(200) % 2
+    gc.collect()
+    gc.disable()
+    try:
+        Estimator(nn.Linear(4, 2), epochs=8, batch_size=20, **parameters).fit(X, y)
+        left = [one for one in gc.get_objects() if issubclass(type(one), (Source, Trainer))]
+    finally:
+        gc.enable()
+
+    assert not left

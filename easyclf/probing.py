@@ -1,0 +1,146 @@
+"""How a module wants its inputs: found out by passing it a few rows."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from easyclf.data import (
+    Augmentation,
+    Placement,
+    arrangements,
+    likely_arrangement,
+    shapes_of,
+    with_channel,
+)
+from easyclf.heads import Head
+from easyclf.modules import (
+    Probe,
+    Tensors,
+    apply,
+    embeds,
+    is_any_lazy,
+    prefers_channels_last,
+    probe,
+    tensors_of,
+)
+
+
+def row_shape(rows: Tensors, placement: Placement) -> Any:
+    """The shape of a row as the module will probably get it, which its sizes are filled from."""
+    likely = None
+    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
+        likely = likely_arrangement(rows.shape[1:])
+    prepared = placement._replace(arrange=likely).batch(rows, None, None, is_own=False).x
+    return shapes_of(prepared)
+
+
+def find_placement(
+    module: nn.Module,
+    rows: Tensors,
+    placement: Placement,
+    batch_size: int,
+    *,
+    is_augmented: bool,
+) -> tuple[Probe, Placement, int]:
+    """Find out how the module wants its inputs, and what it makes of a few rows."""
+    ways: list[Any] = [None]
+    if isinstance(rows, torch.Tensor):
+        is_transformed = is_augmented or placement.preprocess is not None
+        ways = arrangements(rows.shape[1:], module, is_transformed=is_transformed)
+        # A lazy layer takes its sizes from the first batch that comes.
+        ways = ways[:1] if is_any_lazy(module) else ways
+    first: Exception | None = None
+    for arrange in ways:
+        try:
+            return _probe_placement(module, rows, placement._replace(arrange=arrange), batch_size)
+        except (RuntimeError, TypeError, ValueError) as error:
+            first = first or error
+    assert first is not None
+    if ways[0] is with_channel:
+        first.add_note(
+            "Rows of two dimensions were taken for images of one channel; for a module that wants "
+            "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
+        )
+    raise first
+
+
+def _probe_placement(
+    module: nn.Module, rows: Tensors, placement: Placement, batch_size: int
+) -> tuple[Probe, Placement, int]:
+    """Pass rows through the module as integers or as numbers, in the layout that suits it."""
+    has_integers = any(not one.is_floating_point() for one in tensors_of(rows))
+    choices = [True, False] if has_integers and embeds(module) else [False]
+    first: Exception | None = None
+    for keeps_integers in choices:
+        # The module works on a copy of its own.
+        tried = placement._replace(keeps_integers=keeps_integers, copies=True)
+        x = tried.batch(rows, None, None, is_own=False).x
+        row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
+        is_large = prefers_channels_last(module, placement.device, batch_size * row_numbers)
+        try:
+            seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
+        except (RuntimeError, TypeError, ValueError) as error:
+            if keeps_integers is choices[-1]:
+                error.add_note(_probed_with(module, x, was_embedded=len(choices) > 1))
+                raise error from first
+            first = error
+            continue
+        found = tried._replace(copies=seen.changes_input, layout=layout)
+        return seen, found, row_numbers
+    raise AssertionError("the last choice returns or raises")
+
+
+def _probed_with(module: nn.Module, x: Tensors, *, was_embedded: bool) -> str:
+    shapes = apply(lambda one: tuple(one.shape), x)
+    dtypes = ", ".join(str(one.dtype) for one in tensors_of(x))
+    note = (
+        f"easyclf called {type(module).__name__}.forward with a batch of shape {shapes} and dtype "
+        f"{dtypes}."
+    )
+    if embeds(module) and not was_embedded:
+        note += " It has an nn.Embedding, which needs tokens of an integer dtype."
+    return note
+
+
+def _probe_layout(
+    module: nn.Module, x: Tensors, *, tries_channels_last: bool
+) -> tuple[Probe, torch.memory_format]:
+    if tries_channels_last and isinstance(x, torch.Tensor) and x.ndim == 4:
+        layout = torch.channels_last
+        try:
+            return probe(module.to(memory_format=layout), x.to(memory_format=layout)), layout
+        except RuntimeError:
+            # It takes for granted how its features lie in memory, as `view` does.
+            module.to(memory_format=torch.contiguous_format)
+    return probe(module, x), torch.preserve_format
+
+
+def check_augmentation(
+    augmentation: Augmentation, head: Head, placement: Placement, rows: Tensors
+) -> None:
+    """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
+    y = head.targets(
+        torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=placement.device)
+    )
+    if augmentation.mixes and not head.takes_shares:
+        raise ValueError(
+            "`augment` mixes labels, as MixUp and CutMix do, which needs one output for each class "
+            "and cross-entropy without weights in the loss; leave them out, or use "
+            "loss='cross_entropy'."
+        )
+    plain = placement.batch(rows, None, None, is_own=False)
+    changed = placement._replace(augment=augmentation).batch(rows, y, None, is_own=False)
+    if changed.shape != plain.shape:
+        raise ValueError(
+            f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "
+            "change shapes in `preprocess`, which validation and prediction get too."
+        )
+    if augmentation.mixes and changed.y is not None and changed.y.shape[1:] != (head.n_outputs,):
+        raise ValueError(
+            f"`augment` mixes labels of {tuple(changed.y.shape[1:])} classes, but `y` has "
+            f"{head.n_outputs}; pass num_classes={head.n_outputs} to MixUp or CutMix."
+        )
