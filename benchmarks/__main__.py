@@ -32,7 +32,7 @@ def main() -> None:
     from tqdm import tqdm
 
     from benchmarks import report
-    from benchmarks.measure import Settings, measure, works
+    from benchmarks.measure import Settings, plan, works
     from benchmarks.rivals import RIVALS
 
     torch.set_num_threads(arguments.threads)
@@ -48,10 +48,12 @@ def main() -> None:
     repetitions = arguments.repetitions or (2 if arguments.quick else 5)
     settings = Settings(rivals, repetitions, arguments.device, arguments.quick)
     results = []
-    with tqdm(chosen, file=sys.stderr, disable=None) as bar:
-        for name, found in zip(bar, measure(chosen, settings), strict=True):
+    with tqdm(plan(chosen, settings), file=sys.stderr, disable=None) as bar:
+        for name, step in bar:
             bar.set_description(name)
-            results += found
+            results += step()
+    works_of = list(dict.fromkeys(result.work for result in results))
+    results.sort(key=lambda result: works_of.index(result.work))
     where = report.machine(arguments.device, arguments.threads)
     print(f"{where}\n\n{report.table(results)}")
     if arguments.json:

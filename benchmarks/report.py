@@ -50,11 +50,10 @@ def target(work: str, rival: str) -> Target | None:
 
 def ratios(results: Sequence[Result]) -> dict[tuple[str, str], np.ndarray[Any, Any]]:
     """What easyclf took over what a rival took, repetition by repetition."""
-    ours = {result.work: np.array(result.values) for result in results if result.rival == "easyclf"}
     return {
-        (result.work, result.rival): ours[result.work] / np.array(result.values)
+        (result.work, result.rival): np.array(result.ours) / np.array(result.values)
         for result in results
-        if result.rival != "easyclf" and result.values and result.work in ours
+        if result.ours and result.values
     }
 
 

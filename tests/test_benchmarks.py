@@ -66,11 +66,38 @@ def test_turns_are_taken_and_the_first_one_is_not_counted():
     assert [result.accuracy for result in results] == [1, 1]
 
 
+def test_what_easyclf_took_stands_beside_what_a_rival_took():
+    runs = {"easyclf": lambda: None, "other": lambda: None}
+
+    ours, other = take_turns("work", runs, Settings(list(runs), 2, "cpu", is_quick=True))
+
+    assert other.ours == ours.values
+    assert not ours.ours
+
+
+def test_lightning_comes_last_and_meets_easyclf_alone(monkeypatch):
+    asked = []
+
+    def train(training, settings):
+        asked.append((training.name, tuple(settings.rivals)))
+        return [Result(training.name, rival) for rival in settings.rivals]
+
+    monkeypatch.setattr(measure, "train", train)
+    settings = Settings(["easyclf", "expert loop", "Lightning"], 1, "cpu", is_quick=True)
+    steps = measure.plan(["digits", "table"], settings)
+
+    found = [result.rival for _, step in steps for result in step()]
+
+    apart, together = ("easyclf", "expert loop"), ("easyclf", "Lightning")
+    assert asked == [("digits", apart), ("table", apart), ("digits", together), ("table", together)]
+    assert found == [*apart, *apart, "Lightning", "Lightning"]
+
+
 def test_the_table_has_medians_ratios_and_targets():
     results = [
         Result("digits", "easyclf", [5.0, 4.0, 6.0], accuracy=0.9),
-        Result("digits", "expert loop", [10.0, 10.0, 10.0], accuracy=0.9),
-        Result("digits", "Keras", [8.0, 8.0, 8.0], accuracy=0.9),
+        Result("digits", "expert loop", [10.0, 10.0, 10.0], accuracy=0.9, ours=[5.0, 4.0, 6.0]),
+        Result("digits", "Keras", [8.0, 8.0, 8.0], accuracy=0.9, ours=[5.0, 4.0, 6.0]),
         Result("digits", "Lightning", absence="not installed"),
     ]
 

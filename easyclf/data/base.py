@@ -110,8 +110,11 @@ class Placement(NamedTuple):
         return Batch(final, y, weight)
 
     def _placed(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
-        moved = self._moved(x)
-        placed = self._cast(moved if self.arrange is None else self.arrange(moved))
+        if self.device.type == "cpu" and self.arrange is None:
+            placed = x.to(self.device, self.dtype_of(x), memory_format=self.layout)
+        else:
+            moved = self._moved(x)
+            placed = self._cast(moved if self.arrange is None else self.arrange(moved))
         shares = self.copies and not is_own and placed.data_ptr() == x.data_ptr()
         return placed.clone() if shares else placed
 
