@@ -204,6 +204,10 @@ class Reader:
         reset = self.layout is None
         frame_encoder = None if self.layout is None else self.layout.frame_encoder
         is_fixed = True
+        if reset:
+            # Those of an earlier fit: not all rows have such.
+            for name in ("n_features_in_", "feature_names_in_"):
+                vars(self._estimator).pop(name, None)
         if is_dataset(X):
             x: Any = X
             is_fixed = not has_own_collation(X, self._options)
@@ -305,8 +309,8 @@ class Reader:
         name = type(self._estimator).__name__
         if _names(shape) != _names(expected):
             raise ValueError(
-                f"X has the inputs {_names(shape)}, but {name} is expecting {_names(expected)}, "
-                "as in `fit`."
+                f"X has the inputs {_names(shape) or 'of one array'}, but {name} is expecting "
+                f"{_names(expected) or 'those of one array'}, as in `fit`."
             )
         if is_fixed and self.layout.is_fixed and shape != expected:
             raise ValueError(

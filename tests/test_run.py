@@ -1,6 +1,5 @@
 """A run put together: how far it goes for speed."""
 
-import copy
 import functools
 import gc
 import json
@@ -15,104 +14,7 @@ from torch import nn
 
 from easyclf import Estimator, LambdaCallback
 from easyclf.data import Source
-from easyclf.modules import prefers_channels_last
 from easyclf.trainer import Trainer
-
-IMAGES = np.random.default_rng(0).normal(size=(24, 3, 8, 8)).astype(np.float32)
-LABELS = np.arange(24) % 2
-CPU = torch.device("cpu")
-
-
-def convolutions():
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(4, 4, 3),
-        nn.Flatten(),
-        nn.Linear(144, 2),
-    )
-
-
-class Viewing(nn.Module):
-    """Flattens its features by `view`, which wants them one channel after the other."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = convolutions()[:3]
-        self.last = nn.Linear(144, 2)
-
-    def forward(self, x):
-        return self.last(self.layers(x).view(len(x), -1))
-
-
-class Noting(nn.Module):
-    """Notes how its inputs lie in memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.layers = convolutions()
-        self.seen = []
-
-    def forward(self, x):
-        self.seen.append(x.is_contiguous(memory_format=torch.channels_last))
-        return self.layers(x)
-
-
-def by_hand(network, epochs):
-    network = copy.deepcopy(network)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    X, y = torch.from_numpy(IMAGES), torch.from_numpy(LABELS)
-    for _ in range(epochs):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(network(X), y).backward()
-        optimizer.step()
-    return network
-
-
-def estimator(network, **parameters):
-    keywords = {"optimizer": "sgd", "lr": 0.1, "epochs": 4, "batch_size": -1, "random_state": 0}
-    return Estimator(network, **{**keywords, **parameters})
-
-
-def test_images_lie_channels_last_where_convolutions_like_it():
-    clf = estimator(Noting()).fit(IMAGES, LABELS, validation_data=(IMAGES, LABELS))
-    clf.predict(IMAGES)
-
-    assert all(clf.module_.seen)
-    assert clf.module_.layers[0].weight.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize("network", [convolutions(), Viewing()], ids=["flatten", "view"])
-def test_channels_last_changes_no_figure(network):
-    clf = estimator(network).fit(IMAGES, LABELS)
-
-    for ours, theirs in zip(
-        clf.module_.parameters(), by_hand(network, 4).parameters(), strict=True
-    ):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
-
-
-def test_a_module_that_views_its_features_keeps_the_usual_layout():
-    clf = estimator(Viewing()).fit(IMAGES, LABELS)
-
-    assert clf.module_.layers[0].weight.is_contiguous()
-    assert clf.predict(IMAGES).shape == (24,)
-
-
-@pytest.mark.parametrize(
-    ("module", "device", "n_numbers", "prefers"),
-    [
-        (nn.Conv2d(2, 4, 4), CPU, 4, True),  # 128 weights
-        (nn.Conv2d(2, 4, 4), CPU, 3, False),
-        (nn.Conv2d(2, 4, 4), torch.device("cuda"), 10**6, False),
-        (nn.Linear(4, 4), CPU, 10**6, False),
-        (nn.Conv1d(2, 4, 4), CPU, 10**6, False),
-        (nn.Sequential(nn.Conv2d(2, 4, 4), nn.LazyLinear(3)), CPU, 10**6, False),
-    ],
-)
-def test_channels_last_is_for_convolutions_with_few_weights(module, device, n_numbers, prefers):
-    assert prefers_channels_last(module, device, n_numbers) is prefers
 
 
 def test_compile_calls_the_compiled_module_and_keeps_the_own_one(monkeypatch, blobs, network):

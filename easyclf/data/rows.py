@@ -75,6 +75,8 @@ class Rows(NamedTuple):
             x = Subset(self.x, rows.tolist())
         elif isinstance(self.x, torch.Tensor):
             x = self.x[torch.from_numpy(rows)]
+        elif isinstance(self.x, np.memmap):
+            x = as_tensor(np.asarray(self.x[rows]))
         else:
             x = self.x[rows]
         return self._replace(

@@ -1,11 +1,16 @@
 """Frames whose columns are not numbers, and those whose columns are."""
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn.model_selection import cross_val_score
+from torch import nn
 
-from easyclf.data import refuse_columns
+from easyclf import Estimator
+from easyclf.data import FrameEncoder, refuse_columns
 
 
 @pytest.mark.parametrize(
@@ -43,3 +48,199 @@ def test_columns_that_are_not_numbers_are_named_with_their_dtypes(frame, words):
 )
 def test_columns_of_numbers_and_what_is_no_frame_pass(frame):
     refuse_columns(frame)
+
+
+# Categories and gaps, for the default module
+
+N = 200
+RNG = np.random.default_rng(0)
+TOWNS = RNG.choice(["Bonn", "Kiel", "Ulm"], N)
+AGES = RNG.integers(20, 60, N).astype(float)
+VIP = RNG.random(N) > 0.5
+LABELS = ((TOWNS == "Bonn") ^ (AGES > 40)).astype(int)
+SETTINGS = {"epochs": 30, "lr": 0.01, "random_state": 0}
+
+
+def people(**columns):
+    ages = AGES.copy()
+    ages[::10] = np.nan
+    return pd.DataFrame({"age": ages, "town": TOWNS, "vip": VIP, **columns})
+
+
+FRAMES = {
+    "pandas": people(),
+    "objects": people().astype({"town": object}),
+    "nullable": people().convert_dtypes(),
+    "category": people().astype({"town": "category"}),
+    "polars": pl.DataFrame(
+        {"age": [None if a != a else a for a in people()["age"]], "town": TOWNS.tolist()}
+    ),
+    "polars categories": pl.DataFrame({"age": AGES, "town": TOWNS.tolist()}).with_columns(
+        pl.col("town").cast(pl.Categorical)
+    ),
+}
+
+
+def fit(frame, **parameters):
+    return Estimator(**{**SETTINGS, **parameters}).fit(frame, LABELS)
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_frames_are_trained_on_as_they_are(name):
+    frame = FRAMES[name]
+
+    clf = fit(frame, validation_split=0.2)
+
+    assert clf.score(frame, LABELS) > 0.85
+    assert clf.n_features_in_ == frame.shape[1]
+    assert clf.feature_names_in_.tolist() == list(frame.columns)
+    assert clf.history_[-1]["val_accuracy"] > 0.7
+
+
+def test_scikit_learn_splits_them():
+    assert cross_val_score(Estimator(**SETTINGS), people(), LABELS, cv=3).mean() > 0.75
+
+
+def test_text_objects_and_categories_mean_the_same():
+    losses = [fit(FRAMES[name]).history_["loss"] for name in ("pandas", "objects", "category")]
+
+    np.testing.assert_allclose(losses[0], losses[1])
+    np.testing.assert_allclose(losses[0], losses[2])
+
+
+def encoded(frame, other=None):
+    return FrameEncoder().fit(frame).transform(frame if other is None else other)
+
+
+def test_gaps_become_the_median_and_a_column_that_says_so():
+    frame = pd.DataFrame({"a": [1.0, np.nan, 3.0, 8.0], "b": [1, 2, 3, 4]})
+
+    assert encoded(frame).tolist() == [[1, 1, 0], [3, 2, 1], [3, 3, 0], [8, 4, 0]]
+
+
+def test_a_gap_that_training_never_had_is_the_median():
+    frame = pd.DataFrame({"a": [1.0, 3.0, 8.0], "b": ["x", "y", "x"]})
+    other = pd.DataFrame({"a": [np.nan], "b": ["x"]})
+
+    assert encoded(frame, other).tolist() == [[3, 1, 0]]
+
+
+def test_each_category_is_a_column_and_gaps_are_one():
+    frame = pd.DataFrame({"b": ["x", None, "y", "x"]})
+
+    columns = encoded(frame)
+
+    assert columns.shape == (4, 3)
+    assert (columns.sum(1) == 1).all()
+    assert columns[0].tolist() == columns[3].tolist() != columns[1].tolist()
+
+
+def test_rare_categories_join_the_infrequent_ones():
+    names = pd.DataFrame({"name": [f"name {n}" for n in range(1000)]})
+    towns = pd.DataFrame({"town": ["a"] * 500 + ["b"] * 498 + ["c", "d"]})
+
+    assert encoded(names).shape == (1000, 1)
+    assert encoded(towns).shape == (1000, 3)
+    assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
+
+
+def test_a_category_that_training_never_had_is_none_of_the_others():
+    frame = pd.DataFrame({"town": ["a", "b"]})
+
+    assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
+    assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
+
+
+def test_numbers_as_categories_are_equal_whatever_their_type():
+    frame = pd.DataFrame({"floor": pd.Categorical([1, 2, 1])})
+    other = pd.DataFrame({"floor": pd.Categorical([1.0, 2.0, 1.0])})
+
+    assert encoded(frame, other).tolist() == encoded(frame).tolist()
+
+
+def test_a_column_of_nothing_but_gaps_is_harmless():
+    clf = fit(people(empty=np.full(N, np.nan)))
+
+    assert np.isfinite(clf.history_["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("frame", "expected"),
+    [
+        (people(), True),
+        (pd.DataFrame({"a": [1, 2]}), False),
+        (pd.DataFrame({"a": [1.5, np.nan]}), True),
+        (pd.DataFrame({"a": pd.array([1, None], dtype="Int64")}), True),
+        (pd.DataFrame({"a": [True, False]}), False),
+        (pl.DataFrame({"a": [1, None]}), True),
+        (pl.DataFrame({"a": [1, 2]}), False),
+        (np.array([[np.nan]]), False),
+    ],
+)
+def test_only_frames_with_categories_or_gaps_need_it(frame, expected):
+    assert FrameEncoder.is_needed(frame) is expected
+
+
+def test_a_frame_of_numbers_is_as_it_was():
+    frame = pd.DataFrame({"a": AGES, "b": AGES**2})
+
+    assert fit(frame)._learned.layout.frame_encoder is None
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "words"),
+    [
+        (people(day=pd.Timestamp("2020-01-01")), ValueError, r"neither.*'day' \(datetime64"),
+        (people(gap=pd.Timedelta("1h")), ValueError, "'gap'"),
+        (
+            pd.concat([people(), people()[["town"]]], axis=1),
+            ValueError,
+            r"several columns of one name: \['town'\]",
+        ),
+        (people(x=np.where(np.arange(N) == 7, np.inf, 0)), ValueError, "in column 'x', row 7"),
+    ],
+)
+def test_columns_that_cannot_be_used_are_named(frame, error, words):
+    with pytest.raises(error, match=words):
+        fit(frame)
+
+
+@pytest.mark.parametrize(
+    ("other", "error", "words"),
+    [
+        (people()[["town", "age", "vip"]], ValueError, "same order"),
+        (people().drop(columns="age"), ValueError, "age"),
+        (people(more=1), ValueError, "more"),
+        (people().to_numpy(), TypeError, "expected a frame with the columns of `fit`"),
+        (people(age="old"), ValueError, "text in column 'age'.*held numbers"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_other_columns_than_in_fit_are_refused(other, error, words):
+    clf = fit(people())
+
+    with pytest.raises(error, match=words):
+        clf.predict(other)
+
+
+def test_a_module_of_ones_own_takes_numbers_only_and_says_the_way_out():
+    with pytest.raises(ValueError, match=r"'town'.*ColumnTransformer.*leave `module` out"):
+        Estimator(nn.Linear(3, 2)).fit(people(), LABELS)
+
+
+def test_what_was_learned_of_the_columns_is_pickled():
+    clf = fit(people())
+
+    again = pickle.loads(pickle.dumps(clf))
+
+    np.testing.assert_array_equal(again.predict_proba(people()), clf.predict_proba(people()))
+
+
+def test_training_goes_on_with_the_same_columns():
+    clf = Estimator(warm_start=True, **SETTINGS).fit(people(), LABELS)
+    width = clf.module_.shift.shape
+
+    clf.fit(people(town="Bonn"), LABELS)
+    clf.partial_fit(people(), LABELS)
+
+    assert clf.module_.shift.shape == width

@@ -97,6 +97,19 @@ def test_a_fit_in_order_is_that_of_the_array_in_memory(X):
     assert in_file.score(X, LABELS) == in_memory.score(ROWS, LABELS)
 
 
+@pytest.mark.parametrize("weight", [None, np.arange(1000) % 2])
+def test_a_part_that_is_drawn_from_a_file_is_read_into_memory(X, weight):
+    parameters = {"validation_split": 0.2, "shuffle": False}
+
+    losses = []
+    for rows in (X, ROWS):
+        torch.manual_seed(0)
+        clf = Estimator(nn.Linear(4, 3), epochs=2, random_state=0, **parameters)
+        losses.append(clf.fit(rows, LABELS, weight).history_["val_loss"])
+
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
 def test_a_shuffled_fit_learns_as_well(X):
     assert fit(X).score(X, LABELS) == pytest.approx(fit(ROWS).score(ROWS, LABELS), abs=0.03)
 
