@@ -25,12 +25,17 @@ from easyclf.inputs import Given, Reader, one_validation
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
-from easyclf.parameters import ForwardedParameters, forwarded, hide_keywords, is_forwarded
+from easyclf.parameters import (
+    ForwardedParameters,
+    forwarded,
+    hide_keywords,
+    is_forwarded,
+    suggestion,
+)
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
 from easyclf.run import Earlier, Learned, run
 from easyclf.targets import Labels, TargetEncoder, read_labels
-from easyclf.validation import did_you_mean
 
 
 class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
@@ -567,7 +572,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         for name in overrides:
             if name not in known and not is_forwarded(name):
                 raise TypeError(
-                    f"`fit` got an unknown argument `{name}`{did_you_mean(name, known)} It takes "
+                    f"`fit` got an unknown argument `{name}`{suggestion(name, known)} It takes "
                     f"the parameters of {type(self).__name__} beside its own."
                 )
         before = vars(self).copy()

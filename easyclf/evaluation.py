@@ -105,6 +105,6 @@ def check_any_batch(metrics: RunningMetrics) -> None:
     """Refuse figures of no rows at all."""
     if not metrics.n_batches:
         raise ValueError(
-            "The data yielded no batch; a DataLoader with `drop_last=True` needs at least as many "
-            "rows as its `batch_size`."
+            "The data yielded no batch: no row has a positive weight, or a DataLoader with "
+            "`drop_last=True` has fewer rows than its `batch_size`."
         )

@@ -221,6 +221,14 @@ class MulticlassHead(Head):
     def takes_shares(self) -> bool:
         return self.criterion.takes_shares
 
+    def losses(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 2 and self.class_weight is not None:
+            # Each share counts with the weight of its class; `loss_weights` has their sum.
+            weighed = targets * self.class_weight
+            total = weighed.sum(1, keepdim=True)
+            targets = weighed / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return super().losses(outputs, targets)
+
     def targets(self, codes: torch.Tensor) -> torch.Tensor:
         return codes
 

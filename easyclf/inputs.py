@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
 
 from easyclf.data import (
@@ -30,6 +31,7 @@ from easyclf.data import (
     first_rows,
     has_own_collation,
     is_dataset,
+    is_frame,
     is_large_memmap,
     refuse_columns,
     shapes_of,
@@ -47,6 +49,11 @@ class Given(NamedTuple):
 
     def check(self, name: str = "y") -> Given:
         """Refuse labels or weights beside a dataset, and rows without labels."""
+        if isinstance(self.X, Iterator):
+            raise TypeError(
+                f"`X` is a {type(self.X).__name__}, which can be gone through only once; make it a "
+                "list of rows, or an IterableDataset."
+            )
         if not is_dataset(self.X):
             if self.y is None:
                 read_labels(None, name)
@@ -153,6 +160,9 @@ class Reader:
         """
         X, y, sample_weight = given.check()
         check_options(self._options, X)
+        if is_frame(X) and self._takes_frames and sample_weight is not None:
+            # What does not count is not to be learned from, not even a median.
+            X, y, sample_weight = _counting_rows(X, y, sample_weight)
         self.class_names = class_names(X) if is_dataset(X) else None
         with _reading(X):
             if self._is_cached and is_dataset(X):
@@ -204,6 +214,11 @@ class Reader:
         reset = self.layout is None
         frame_encoder = None if self.layout is None else self.layout.frame_encoder
         is_fixed = True
+        if frame_encoder is not None and not is_frame(X):
+            raise TypeError(
+                f"`X` is a {type(X).__name__}; expected a frame with the columns of `fit`, which "
+                "had categories or gaps."
+            )
         if reset:
             # Those of an earlier fit: not all rows have such.
             for name in ("n_features_in_", "feature_names_in_"):
@@ -228,6 +243,11 @@ class Reader:
             check_finite_memmap(X, self._dtype)
             x, shape = X, tuple(X.shape[1:])
         else:
+            if is_frame(X) and not len(X):
+                raise ValueError(
+                    f"`X` is a frame with 0 rows (0 sample(s)), shape {tuple(X.shape)}; at least 1 "
+                    "is required."
+                )
             if self._takes_frames and reset and FrameEncoder.is_needed(X):
                 frame_encoder = FrameEncoder().fit(X)
             x = self._read_frame(X, frame_encoder) if frame_encoder else self._read_array(X)
@@ -257,7 +277,10 @@ class Reader:
         return x
 
     def _read_array(self, X: Any) -> Any:
-        refuse_columns(X)
+        advice = ", or leave `module` out: the default one takes categories and gaps"
+        if self._takes_frames:
+            advice = "; the rows of `fit` had numbers in all columns"
+        refuse_columns(X, advice)
         try:
             x = validate_data(
                 self._estimator,
@@ -319,6 +342,15 @@ class Reader:
             )
 
 
+def _counting_rows(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """The rows of positive weight, where there are weights that fit; else all."""
+    weight = np.asarray(sample_weight)
+    if weight.shape != (len(X),) or weight.dtype.kind not in "biuf" or not (weight > 0).any():
+        return X, y, sample_weight
+    rows = np.flatnonzero(~(weight == 0))
+    return tuple(_safe_indexing(one, rows) for one in (X, y, weight))
+
+
 def _reading(X: Any) -> AbstractContextManager[None]:
     """What a dataset draws while it is looked at changes nobody's random states."""
     if is_dataset(X):
@@ -352,6 +384,11 @@ def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
                 ) from error
     elif issparse(X):
         return
+    if isinstance(X, list) and all(getattr(one, "ndim", 0) for one in X):
+        raise ValueError(
+            f"`X` is a list of {len(X)} arrays of shapes {[tuple(one.shape) for one in X]}; give "
+            "several inputs as a tuple or a dict."
+        ) from error
     names = getattr(X, "columns", None)
     for index, value in np.ndenumerate(np.asarray(X, dtype=object)):
         if isinstance(value, (str, bytes)):
@@ -361,7 +398,8 @@ def _refuse_what_is_no_array(X: Any, error: ValueError) -> None:
                 place = f" in row {index[0]}, column {column}"
             raise ValueError(
                 f"`X` holds text, {value!r}{place}; expected numbers: encode it first, for example "
-                "with OneHotEncoder in a Pipeline."
+                "with OneHotEncoder (or TfidfVectorizer) in a Pipeline, or give a DataFrame to the "
+                "default module."
             ) from error
 
 

@@ -59,6 +59,20 @@ def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
     return tuple(function(one) for one in x)
 
 
+def like(x: Tensors, tensors: Sequence[torch.Tensor]) -> Tensors:
+    """Other tensors in the structure of some inputs."""
+    if isinstance(x, torch.Tensor):
+        return tensors[0]
+    return dict(zip(x, tensors, strict=True)) if isinstance(x, dict) else tuple(tensors)
+
+
+def named_tensors(x: Tensors) -> list[tuple[Any, torch.Tensor]]:
+    """The inputs with their names or places; the only one is called None."""
+    if isinstance(x, torch.Tensor):
+        return [(None, x)]
+    return list(x.items() if isinstance(x, dict) else enumerate(x))
+
+
 def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
     """The inputs, whatever they are called."""
     if isinstance(x, torch.Tensor):
@@ -321,25 +335,40 @@ def embeds(module: nn.Module) -> bool:
     return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
 
 
-def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> None:
-    """Keep the weights whose names match one of the patterns as they are.
+def describe_tokens(module: nn.Module, x: Tensors) -> str:
+    """Which tokens a batch has, and how many rows the embeddings of the module; else nothing."""
+    sizes = [
+        layer.num_embeddings
+        for layer in module.modules()
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
+    ]
+    tokens = [one for one in tensors_of(x) if one.dtype == torch.int64 and one.numel()]
+    if not sizes or not tokens:
+        return ""
+    low, high = min(int(one.min()) for one in tokens), max(int(one.max()) for one in tokens)
+    return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."
+
+
+def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> list[str]:
+    """Keep the weights whose names match one of the patterns as they are; the names of these.
 
     Raises
     ------
     ValueError
         If a pattern matches no name, or no weight is left to be trained.
     """
-    if patterns is None:
-        return
-    named = dict(module.named_parameters())
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    named, frozen = dict(module.named_parameters()), []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns or ():
         for name in matching(pattern, named, "freeze"):
-            named[name].requires_grad_(False)
+            if named[name].requires_grad:
+                named[name].requires_grad_(False)
+                frozen.append(name)
     if not any(parameter.requires_grad for parameter in named.values()):
         raise ValueError(
             f"`freeze` {patterns!r} leaves no weight of {type(module).__name__} to be trained; "
             f"its weights are {_some(named)}."
         )
+    return frozen
 
 
 def matching(pattern: str, names: Iterable[str], parameter: str) -> list[str]:

@@ -45,15 +45,15 @@ def build_optimizer(
     TypeError
         If `optimizer` is a finished optimizer, or does not take one of `keywords`.
     """
-    trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    parameters: list[Any] = list(trained.values())
+    named_weights = dict(module.named_parameters())
+    parameters: list[Any] = [p for p in named_weights.values() if p.requires_grad]
     factory = resolve_optimizer(optimizer)
     named, _ = keyword_names(factory)
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
     own = factory.keywords if isinstance(factory, functools.partial) else {}
     if isinstance(lr, Mapping):
-        groups = _groups(trained, lr)
+        groups = _groups(named_weights, lr)
         # What the optimizer shows as its own is that of the first pattern.
         lr = groups[0]["lr"]
     else:
@@ -77,12 +77,13 @@ def build_optimizer(
 
 
 def _groups(
-    trained: Mapping[str, torch.Tensor], rates: Mapping[str, float]
+    weights: Mapping[str, torch.Tensor], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """The weights by the learning rate that the first matching pattern gives them."""
-    left, groups = dict(trained), []
+    """The weights to train by the learning rate that the first matching pattern gives them."""
+    left = {name: weight for name, weight in weights.items() if weight.requires_grad}
+    groups = []
     for pattern, rate in rates.items():
-        names = [name for name in matching(pattern, trained, "lr") if name in left]
+        names = [name for name in matching(pattern, weights, "lr") if name in left]
         if names:
             groups.append({"params": [left.pop(name) for name in names], "lr": rate})
     if left:
@@ -113,12 +114,34 @@ def resolve_optimizer(
     return _NAMES[optimizer.lower()]
 
 
-def continue_from(new: torch.optim.Optimizer, old: torch.optim.Optimizer) -> None:
-    """Take over what `old` learned of the same weights; the settings stay those of `new`."""
-    if type(new) is type(old):
-        # A copy: the old one still counts if the run that goes on fails.
-        state, groups = copy.deepcopy(old.state_dict()["state"]), new.state_dict()["param_groups"]
-        new.load_state_dict({"state": state, "param_groups": groups})
+def continue_from(
+    new: torch.optim.Optimizer,
+    module: nn.Module,
+    old: torch.optim.Optimizer,
+    old_module: nn.Module,
+) -> None:
+    """Take over what `old` learned of the weights of the same names in `old_module`.
+
+    The settings stay those of `new`, which may have its weights in another order, or others.
+    """
+    if type(new) is not type(old):
+        return
+    before = dict(old_module.named_parameters())
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    parameters = [parameter for group in new.param_groups for parameter in group["params"]]
+    earlier = [parameter for group in old.param_groups for parameter in group["params"]]
+    if isinstance(new, torch.optim.LBFGS) and len(parameters) != len(earlier):
+        return  # it keeps one vector for all of them
+    state = {}
+    for position, parameter in enumerate(parameters):
+        known = before.get(names.get(id(parameter), ""))
+        if known is not None and known.shape == parameter.shape and known in old.state:
+            # A copy: the old one still counts if the run that goes on fails.
+            state[position] = copy.deepcopy(old.state[known])
+        elif isinstance(new, torch.optim.SGD) and any(g["momentum"] for g in new.param_groups):
+            # The fused kernel wants a buffer for all weights of a group or for none.
+            state[position] = {"momentum_buffer": torch.zeros_like(parameter)}
+    new.load_state_dict({"state": state, "param_groups": new.state_dict()["param_groups"]})
 
 
 def direct_update(optimizer: torch.optim.Optimizer, has_gradient: Sequence[bool]) -> Update | None:

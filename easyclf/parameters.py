@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -12,6 +12,31 @@ from sklearn.base import BaseEstimator
 from easyclf.validation import did_you_mean
 
 PREFIXES = ("module", "optimizer", "loss", "loader")
+
+
+# What other libraries call them.
+_ELSEWHERE = {
+    "alpha": "optimizer__weight_decay",
+    "criterion": "loss",
+    "hidden_layer_sizes": "module__hidden",
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "max_epochs": "epochs",
+    "max_iter": "epochs",
+    "momentum": "optimizer__momentum",
+    "n_epochs": "epochs",
+    "num_epochs": "epochs",
+    "num_workers": "loader__num_workers",
+    "solver": "optimizer",
+    "weight_decay": "optimizer__weight_decay",
+}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """A clause that names the parameter which is probably meant, or an empty string."""
+    if name in _ELSEWHERE:
+        return f"; did you mean `{_ELSEWHERE[name]}`?"
+    return did_you_mean(name, known)
 
 
 def is_forwarded(name: str) -> bool:
@@ -54,8 +79,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
                 _, separator, rest = name.partition("__")
                 candidates = [f"{p}__{rest}" for p in PREFIXES] if separator else known
                 raise TypeError(
-                    f"{type(self).__name__} has no parameter `{name}`"
-                    f"{did_you_mean(name, candidates)}"
+                    f"{type(self).__name__} has no parameter `{name}`{suggestion(name, candidates)}"
                 )
             setattr(self, name, value)
 
@@ -99,7 +123,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             if name not in known:
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {type(self).__name__}"
-                    f"{did_you_mean(name, known)} Valid parameters are: {known}, and any "
+                    f"{suggestion(name, known)} Valid parameters are: {known}, and any "
                     f"{', '.join(f'`{prefix}__*`' for prefix in PREFIXES)}."
                 )
         super().set_params(**own)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 from easyclf.data import (
     Augmentation,
     Placement,
+    Preprocessing,
     arrangements,
     likely_arrangement,
     shapes_of,
@@ -23,16 +25,21 @@ from easyclf.modules import (
     apply,
     embeds,
     is_any_lazy,
+    named_tensors,
     prefers_channels_last,
     probe,
     tensors_of,
 )
 
+# Integer inputs of which each may be tokens or not.
+_MOST_CHOSEN = 4
+
 
 def row_shape(rows: Tensors, placement: Placement) -> Any:
     """The shape of a row as the module will probably get it, which its sizes are filled from."""
-    likely = None
-    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
+    likely, preprocess = None, placement.preprocess
+    is_vision = isinstance(preprocess, Preprocessing) and preprocess.is_vision
+    if isinstance(rows, torch.Tensor) and rows.ndim == 4 and (preprocess is None or is_vision):
         likely = likely_arrangement(rows.shape[1:])
     prepared = placement._replace(arrange=likely).batch(rows, None, None, is_own=False).x
     return shapes_of(prepared)
@@ -44,13 +51,15 @@ def find_placement(
     placement: Placement,
     batch_size: int,
     *,
-    is_augmented: bool,
+    is_vision: bool,
 ) -> tuple[Probe, Placement, int]:
-    """Find out how the module wants its inputs, and what it makes of a few rows."""
+    """Find out how the module wants its inputs, and what it makes of a few rows.
+
+    `is_vision` says that they go through transforms of torchvision's first.
+    """
     ways: list[Any] = [None]
     if isinstance(rows, torch.Tensor):
-        is_transformed = is_augmented or placement.preprocess is not None
-        ways = arrangements(rows.shape[1:], module, is_transformed=is_transformed)
+        ways = arrangements(rows.shape[1:], module, is_vision=is_vision)
         # A lazy layer takes its sizes from the first batch that comes.
         ways = ways[:1] if is_any_lazy(module) else ways
     first: Exception | None = None
@@ -72,19 +81,19 @@ def _probe_placement(
     module: nn.Module, rows: Tensors, placement: Placement, batch_size: int
 ) -> tuple[Probe, Placement, int]:
     """Pass rows through the module as integers or as numbers, in the layout that suits it."""
-    has_integers = any(not one.is_floating_point() for one in tensors_of(rows))
-    choices = [True, False] if has_integers and embeds(module) else [False]
+    # The module works on a copy of its own.
+    placement = placement._replace(copies=True)
     first: Exception | None = None
-    for keeps_integers in choices:
-        # The module works on a copy of its own.
-        tried = placement._replace(keeps_integers=keeps_integers, copies=True)
+    choices = _token_choices(module, placement.prepared(rows, is_own=False))
+    for tokens in choices:
+        tried = placement._replace(tokens=tokens)
         x = tried.batch(rows, None, None, is_own=False).x
         row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
         is_large = prefers_channels_last(module, placement.device, batch_size * row_numbers)
         try:
             seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
         except (RuntimeError, TypeError, ValueError) as error:
-            if keeps_integers is choices[-1]:
+            if tokens is choices[-1]:
                 error.add_note(_probed_with(module, x, was_embedded=len(choices) > 1))
                 raise error from first
             first = error
@@ -92,6 +101,21 @@ def _probe_placement(
         found = tried._replace(copies=seen.changes_input, layout=layout)
         return seen, found, row_numbers
     raise AssertionError("the last choice returns or raises")
+
+
+def _token_choices(module: nn.Module, x: Tensors) -> list[tuple[Any, ...]]:
+    """Which of the inputs may be tokens, in the order in which to try it: all integers first."""
+    names = [
+        name
+        for name, one in named_tensors(x)
+        if not one.is_floating_point() and one.dtype != torch.bool
+    ]
+    if not embeds(module):
+        return [()]
+    if len(names) > _MOST_CHOSEN:
+        return [tuple(names), ()]
+    sizes = range(len(names), -1, -1)
+    return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
 
 
 def _probed_with(module: nn.Module, x: Tensors, *, was_embedded: bool) -> str:
@@ -120,7 +144,12 @@ def _probe_layout(
 
 
 def check_augmentation(
-    augmentation: Augmentation, head: Head, placement: Placement, rows: Tensors
+    augmentation: Augmentation,
+    head: Head,
+    placement: Placement,
+    rows: Tensors,
+    *,
+    is_weighted: bool,
 ) -> None:
     """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
     y = head.targets(
@@ -132,6 +161,11 @@ def check_augmentation(
             "and cross-entropy without weights in the loss; leave them out, or use "
             "loss='cross_entropy'."
         )
+    if augmentation.mixes and is_weighted:
+        raise ValueError(
+            "`augment` mixes rows, as MixUp and CutMix do, but the rows have weights, and a "
+            "mixture would have that of one of them; leave `sample_weight` out, or the mixing."
+        )
     plain = placement.batch(rows, None, None, is_own=False)
     changed = placement._replace(augment=augmentation).batch(rows, y, None, is_own=False)
     if changed.shape != plain.shape:
@@ -139,8 +173,9 @@ def check_augmentation(
             f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "
             "change shapes in `preprocess`, which validation and prediction get too."
         )
-    if augmentation.mixes and changed.y is not None and changed.y.shape[1:] != (head.n_outputs,):
+    shares = changed.y if augmentation.mixes else None
+    if shares is not None and shares.ndim == 2 and shares.shape[1] != head.n_outputs:
         raise ValueError(
-            f"`augment` mixes labels of {tuple(changed.y.shape[1:])} classes, but `y` has "
+            f"`augment` mixes labels of {shares.shape[1]} classes, but `y` has "
             f"{head.n_outputs}; pass num_classes={head.n_outputs} to MixUp or CutMix."
         )

@@ -21,6 +21,7 @@ from easyclf.data import (
     Source,
     first_of,
     is_loader,
+    is_vision,
 )
 from easyclf.device import resolve_device
 from easyclf.evaluation import Evaluation, evaluate, measure, predict_outputs
@@ -70,6 +71,8 @@ class Learned(NamedTuple):
         What rows look like.
     row_numbers : int
         Numbers in a row, as the module gets it.
+    frozen : list of str
+        Names of the weights that `freeze` kept as they were.
     seed : int
         The seed of the whole run.
     """
@@ -80,6 +83,7 @@ class Learned(NamedTuple):
     placement: Placement
     layout: Layout
     row_numbers: int
+    frozen: list[str]
     seed: int
 
     @property
@@ -105,9 +109,16 @@ class Learned(NamedTuple):
             isolated(self.seed, self.placement.device, waits=False),
             closing(rows.source(self.placement, seed=self.seed)) as source,
         ):
-            return predict_outputs(
+            outputs = predict_outputs(
                 module.eval(), self.head, self.precision, source, self.evaluation_rows
             )
+        if outputs.isnan().any():
+            row = int(outputs.isnan().flatten(1).any(1).to(torch.uint8).argmax())
+            raise ValueError(
+                f"{type(module).__name__} answered NaN, first in row {row} of X; look at that row, "
+                "at `preprocess`, and at the weights of the module."
+            )
+        return outputs
 
     def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
         """The exact `loss` and `accuracy`."""
@@ -210,17 +221,24 @@ def run(
             parameters, row_shape(rows, placement), len(encoder.classes_), earlier
         )
         module.to(device, precision.dtype)
-        freeze(module, parameters["freeze"])
+        if earlier is not None:
+            for name in earlier.learned.frozen:
+                module.get_parameter(name).requires_grad_(True)
+        frozen = freeze(module, parameters["freeze"])
         batch_size = _batch_size(parameters["batch_size"], train)
         min_rows = _fewest_rows(module, batch_size, train.n_rows)
         seen, placement, row_numbers = find_placement(
-            module, rows, placement, batch_size, is_augmented=augment is not None
+            module,
+            rows,
+            placement,
+            batch_size,
+            is_vision=any(is_vision(one) for one in (augment, preprocess) if one is not None),
         )
         head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
         head.to(device, precision.dtype)
         if augmentation is not None:
-            check_augmentation(augmentation, head, placement, rows)
-        learned = Learned(head, encoder, precision, placement, layout, row_numbers, seed)
+            check_augmentation(augmentation, head, placement, rows, is_weighted=train.is_weighted)
+        learned = Learned(head, encoder, precision, placement, layout, row_numbers, frozen, seed)
         train_source = learned.source(train, is_kept=True, augment=augmentation)
         stack.callback(train_source.close)
         valid_source = None
@@ -235,7 +253,7 @@ def run(
             parameters["optimizer"], module, parameters["lr"], forwarded(parameters, "optimizer")
         )
         if earlier is not None:
-            continue_from(optimizer, earlier.optimizer)
+            continue_from(optimizer, module, earlier.optimizer, earlier.module)
         n_batches = train_source.n_batches(batch_size, min_rows)
         validated = tuple(f"val_{name}" for name in _MEASURED) if valid is not None else ()
         state = TrainingState(

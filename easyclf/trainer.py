@@ -17,7 +17,7 @@ from easyclf.device import is_out_of_memory
 from easyclf.evaluation import Evaluation, check_any_batch, evaluate, measure
 from easyclf.interrupts import Interruption, deferred_interrupts
 from easyclf.metrics import Measured, RunningMetrics
-from easyclf.modules import tensors_of
+from easyclf.modules import describe_tokens, tensors_of
 from easyclf.precision import Precision
 from easyclf.state import Snapshot, TrainingState
 from easyclf.step import Step
@@ -160,10 +160,13 @@ class Trainer:
             except Exception as error:
                 if is_out_of_memory(error):
                     raise self._too_large(group[0]) from error
-                error.add_note(
+                note = (
                     f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
                     f"{group[0].shape}."
                 )
+                if isinstance(error, IndexError):
+                    note += describe_tokens(state.module, group[0].x)
+                error.add_note(note)
                 raise
             for one in measured:
                 metrics.add(one)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from easyclf import Estimator
+from easyclf import Estimator, LambdaCallback
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
 LABELS = np.arange(40) % 3
@@ -161,3 +161,60 @@ def test_published_weights_that_are_not_at_hand_are_an_error_with_the_way_out(mo
 def test_weights_that_do_not_exist_are_refused():
     with pytest.raises((ValueError, KeyError), match="NOWHERE"):
         Estimator("resnet18", module__weights="NOWHERE").fit(PICTURES, LABELS[:12])
+
+
+# Going on with other weights, or with other rates.
+
+CHANGES = {
+    "a number to patterns": ({"lr": 0.01}, {"lr": {"head": 0.1, "*": 0.001}}),
+    "patterns to a number": ({"lr": {"head": 0.1, "*": 0.001}}, {"lr": 0.01}),
+    "other patterns": ({"lr": {"head": 0.1, "*": 0.001}}, {"lr": {"body.2": 0.1, "*": 0.001}}),
+    "frozen": ({}, {"freeze": "body.0"}),
+    "thawed": ({"freeze": "body"}, {"freeze": None}),
+    "others frozen": ({"freeze": "body"}, {"freeze": "head"}),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_each_weight_goes_on_with_what_was_learned_of_it(name, optimizer):
+    first, second = CHANGES[name]
+    momentum = {"optimizer__momentum": 0.9} if optimizer == "sgd" else {}
+    clf = fit(warm_start=True, optimizer=optimizer, **momentum, **first)
+    averages = {
+        name: clf.optimizer_.state[weight]
+        for name, weight in clf.module_.named_parameters()
+        if weight in clf.optimizer_.state
+    }
+    before = {name: {k: v.clone() for k, v in one.items()} for name, one in averages.items()}
+    seen = {}
+
+    def look(state):
+        for name, weight in state.module.named_parameters():
+            if weight in state.optimizer.state:
+                learned = state.optimizer.state[weight]
+                seen[name] = {key: value.clone() for key, value in learned.items()}
+
+    clf.set_params(**second, callbacks=[LambdaCallback(on_train_begin=look)]).fit(X, LABELS)
+
+    trained = {name for name, weight in clf.module_.named_parameters() if weight.requires_grad}
+    assert seen.keys() <= trained
+    for name in before.keys() & trained:
+        torch.testing.assert_close(seen[name], before[name])
+
+
+def test_thawed_weights_are_trained_again_and_those_that_the_user_froze_are_not():
+    module = Layers()
+    module.body[2].weight.requires_grad_(False)
+    clf = fit(module, freeze="body.0", warm_start=True)
+    before = {name: weight.clone() for name, weight in clf.module_.named_parameters()}
+
+    clf.set_params(freeze=None).fit(X, LABELS)
+
+    after = dict(clf.module_.named_parameters())
+    unchanged = {name for name in before if torch.equal(before[name], after[name])}
+    assert unchanged == {"body.2.weight"}
+
+
+def test_a_rate_may_name_what_is_frozen():
+    assert len(fit(freeze="body", lr={"body": 0.1, "*": 0.01}).optimizer_.param_groups) == 1

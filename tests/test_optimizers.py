@@ -298,12 +298,18 @@ def stepped(optimizer, parameter, value=1.0):
     return optimizer
 
 
+def holding(parameter):
+    module = nn.Module()
+    module.weight = parameter
+    return module
+
+
 def test_continued_optimizer_keeps_what_the_old_one_learned_but_its_own_settings():
-    parameter = torch.zeros(2, requires_grad=True)
+    parameter = nn.Parameter(torch.zeros(2))
     old = stepped(torch.optim.SGD([parameter], lr=0.1, momentum=0.9), parameter)
     new = torch.optim.SGD([parameter], lr=0.5, momentum=0.8)
 
-    continue_from(new, old)
+    continue_from(new, holding(parameter), old, holding(parameter))
     stepped(new, parameter)
 
     assert new.param_groups[0]["lr"] == 0.5
@@ -315,23 +321,23 @@ def test_continued_optimizer_keeps_what_the_old_one_learned_but_its_own_settings
 def test_continued_optimizer_leaves_the_old_one_as_it_was(make):
     """If the continued fit fails, the earlier one still counts."""
     settings = {"momentum": 0.9} if make is torch.optim.SGD else {}
-    first, second = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    first, second = (nn.Parameter(torch.zeros(2)) for _ in range(2))
     old = stepped(make([first], lr=0.1, **settings), first)
     before = {name: value.clone() for name, value in old.state[first].items()}
     new = make([second], lr=0.1, **settings)
 
-    continue_from(new, old)
+    continue_from(new, holding(second), old, holding(first))
     stepped(new, second, value=7.0)
 
     torch.testing.assert_close(dict(old.state[first]), before)
 
 
 def test_optimizer_of_another_kind_starts_anew():
-    parameter = torch.zeros(2, requires_grad=True)
+    parameter = nn.Parameter(torch.zeros(2))
     old = stepped(torch.optim.SGD([parameter], lr=0.1, momentum=0.9), parameter)
     new = torch.optim.Adam([parameter], lr=0.1)
 
-    continue_from(new, old)
+    continue_from(new, holding(parameter), old, holding(parameter))
 
     assert not new.state
 

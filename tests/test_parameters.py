@@ -227,3 +227,14 @@ def test_pipeline_reaches_forwarded_parameters():
 
     assert pipeline.get_params()["estimator__module__hidden"] == (6,)
     assert pipeline[-1].module_.layers[0].out_features == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("learning_rate", "lr"), ("max_iter", "epochs"), ("hidden_layer_sizes", "module__hidden")],
+)
+def test_names_of_other_libraries_are_known(name, meant):
+    with pytest.raises(TypeError, match=f"did you mean `{meant}`"):
+        Estimator(**{name: 1})
+    with pytest.raises(ValueError, match=f"did you mean `{meant}`"):
+        Estimator().set_params(**{name: 1})

@@ -162,3 +162,20 @@ def test_probing_leaves_rows_and_buffers_alone():
 
     np.testing.assert_array_equal(X, before)
     assert clf.module_.norm.num_batches_tracked == 1
+
+
+def test_a_token_beyond_the_embedding_is_named():
+    tokens = np.arange(24)[:, None]
+    module = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(4, 2))
+
+    with pytest.raises(IndexError) as caught:
+        Estimator(module, epochs=1, batch_size=-1).fit(tokens, LABELS)
+
+    assert any(
+        "tokens are 0 to 23" in note and "[20] rows" in note for note in caught.value.__notes__
+    )
+
+
+def test_rows_that_come_only_once_are_refused():
+    with pytest.raises(TypeError, match="zip, which can be gone through only once"):
+        Estimator().fit(zip([[1.0]], [0], strict=True))

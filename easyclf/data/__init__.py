@@ -1,7 +1,7 @@
 """Sources of batches: whatever people have, as rows of tensors on the device."""
 
 from easyclf.data.base import Batch, Placement, Source, first_of
-from easyclf.data.dataframes import FrameEncoder, refuse_columns
+from easyclf.data.dataframes import FrameEncoder, is_frame, refuse_columns
 from easyclf.data.datasets import (
     Fields,
     carried_labels,
@@ -21,7 +21,7 @@ from easyclf.data.rows import Rows, is_loader
 from easyclf.data.sparse import check_finite_sparse
 from easyclf.data.split import split_rows
 from easyclf.data.tensors import as_tensor, check_finite
-from easyclf.data.transforms import Augmentation, Preprocessing, Transform
+from easyclf.data.transforms import Augmentation, Preprocessing, Transform, is_vision
 
 __all__ = [
     "Augmentation",
@@ -48,9 +48,11 @@ __all__ = [
     "first_rows",
     "has_own_collation",
     "is_dataset",
+    "is_frame",
     "is_large_memmap",
     "is_loader",
     "is_stream",
+    "is_vision",
     "length_of",
     "likely_arrangement",
     "refuse_columns",

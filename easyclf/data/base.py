@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from easyclf.data.transforms import Augmentation, Transform
-from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.modules import Tensors, apply, like, named_tensors, tensors_of
 
 
 class Batch(NamedTuple):
@@ -52,8 +52,8 @@ class Placement(NamedTuple):
         That of the losses, which the weights of the rows meet.
     layout : torch.memory_format
         The order of the numbers of a batch in memory.
-    keeps_integers : bool
-        Whether integers stay integers, as tokens do.
+    tokens : tuple
+        Names or places of the inputs that are integers to be looked up; None is the only input.
     arrange : callable or None
         Puts the dimensions of images in torch's order.
     preprocess : callable or None
@@ -67,7 +67,7 @@ class Placement(NamedTuple):
     copies: bool = False
     weight_dtype: torch.dtype = torch.float32
     layout: torch.memory_format = torch.preserve_format
-    keeps_integers: bool = False
+    tokens: tuple[Any, ...] = ()
     arrange: Transform | None = None
     preprocess: Transform | None = None
     augment: Augmentation | None = None
@@ -77,10 +77,17 @@ class Placement(NamedTuple):
         """Whether rows need no more than another device, dtype or layout."""
         return self.preprocess is None and self.augment is None
 
-    def dtype_of(self, x: torch.Tensor) -> torch.dtype:
-        """The dtype in which the module gets these numbers."""
-        is_token = self.keeps_integers and not x.is_floating_point() and x.dtype != torch.bool
-        return torch.int64 if is_token else self.dtype
+    def dtype_of(self, name: Any, x: torch.Tensor) -> torch.dtype:
+        """The dtype in which the module gets an input."""
+        if name not in self.tokens:
+            return self.dtype
+        if x.is_floating_point() and not torch.equal(x, x.round()):
+            of = "`X`" if name is None else f"`X[{name!r}]`"
+            raise TypeError(
+                f"{of} holds fractions of {x.dtype}, but in `fit` it held integers, which an "
+                "nn.Embedding looks up; give integers."
+            )
+        return torch.int64
 
     def batch(
         self,
@@ -95,26 +102,34 @@ class Placement(NamedTuple):
         `is_own` says that `x` shares no memory with the user's array.
         """
         if self.is_plain:
-            return Batch(apply(lambda one: self._placed(one, is_own=is_own), x), y, weight)
-        # What works in place works on a copy.
-        moved = apply(lambda one: self._moved(one if is_own else one.clone()), x)
-        if self.arrange is not None:
-            moved = self.arrange(moved)
-        if self.augment is not None:
-            moved = self.augment.inputs(moved)
-        if self.preprocess is not None:
-            moved = self.preprocess(moved)
-        final = apply(self._cast, moved)
+            if isinstance(x, torch.Tensor):
+                return Batch(self._placed(None, x, is_own=is_own), y, weight)
+            placed = [self._placed(name, one, is_own=is_own) for name, one in named_tensors(x)]
+            return Batch(like(x, placed), y, weight)
+        prepared = self.prepared(x, is_own=is_own)
+        final = like(prepared, [self._cast(name, one) for name, one in named_tensors(prepared)])
         if self.augment is not None and y is not None:
             final, y = self.augment.mixed(final, y)
         return Batch(final, y, weight)
 
-    def _placed(self, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
+    def prepared(self, x: Tensors, *, is_own: bool) -> Tensors:
+        """Inputs on the device, arranged and transformed, in the dtypes that this left them."""
+        # What works in place works on a copy.
+        prepared: Tensors = apply(lambda one: self._moved(one if is_own else one.clone()), x)
+        if self.arrange is not None:
+            prepared = self.arrange(prepared)
+        if self.augment is not None:
+            prepared = self.augment.inputs(prepared)
+        if self.preprocess is not None:
+            prepared = self.preprocess(prepared)
+        return prepared
+
+    def _placed(self, name: Any, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
         if self.device.type == "cpu" and self.arrange is None:
-            placed = x.to(self.device, self.dtype_of(x), memory_format=self.layout)
+            placed = x.to(self.device, self.dtype_of(name, x), memory_format=self.layout)
         else:
             moved = self._moved(x)
-            placed = self._cast(moved if self.arrange is None else self.arrange(moved))
+            placed = self._cast(name, moved if self.arrange is None else self.arrange(moved))
         shares = self.copies and not is_own and placed.data_ptr() == x.data_ptr()
         return placed.clone() if shares else placed
 
@@ -124,8 +139,8 @@ class Placement(NamedTuple):
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 
-    def _cast(self, x: torch.Tensor) -> torch.Tensor:
-        return x.to(self.dtype_of(x), memory_format=self.layout)
+    def _cast(self, name: Any, x: torch.Tensor) -> torch.Tensor:
+        return x.to(self.dtype_of(name, x), memory_format=self.layout)
 
 
 class Source(ABC):

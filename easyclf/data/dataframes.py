@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 # A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
 _MISSING = "(missing)"
+_NUMBERS = (Real, Decimal, np.bool_)
 
 
 def is_frame(X: Any) -> bool:
@@ -19,8 +21,11 @@ def is_frame(X: Any) -> bool:
     return hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
-def refuse_columns(frame: Any) -> None:
-    """Refuse a pandas or polars frame with text, dates or categories, naming the columns."""
+def refuse_columns(frame: Any, advice: str = "") -> None:
+    """Refuse a pandas or polars frame with text, dates or categories, naming the columns.
+
+    `advice` is added to the error.
+    """
     if not is_frame(frame):
         return
     wrong = {
@@ -31,8 +36,7 @@ def refuse_columns(frame: Any) -> None:
     if wrong:
         raise ValueError(
             f"`X` has {len(wrong)} column(s) that are not numbers: {_shown(wrong)}; encode them "
-            "first, for example with ColumnTransformer and OneHotEncoder in a Pipeline, or leave "
-            "`module` out: the default one takes categories and gaps."
+            f"first, for example with ColumnTransformer and OneHotEncoder in a Pipeline{advice}."
         )
 
 
@@ -82,12 +86,12 @@ class FrameEncoder:
     @staticmethod
     def is_needed(frame: Any) -> bool:
         """Whether a frame has anything but numbers."""
-        if not is_frame(frame):
+        if not is_frame(frame) or not len(frame):
             return False
         return any(
             not _is_numeric(dtype) or bool(np.isnan(_numbers(frame, position)).any())
             for position, _, dtype in _columns(frame)
-            if str(dtype) != "complex128"
+            if not str(dtype).startswith("complex")
         )
 
     def fit(self, frame: Any) -> FrameEncoder:
@@ -107,8 +111,9 @@ class FrameEncoder:
             raise ValueError(f"`X` has several columns of one name: {twice}; rename them.")
         wrong = {
             str(name): str(dtype)
-            for _, name, dtype in _columns(frame)
-            if not _is_numeric(dtype) and not _is_category(dtype)
+            for position, name, dtype in _columns(frame)
+            if not (_is_numeric(dtype) or _is_category(dtype))
+            or (str(dtype) in ("object", "Object") and not _is_text_or_numbers(frame, position))
         }
         if wrong:
             raise ValueError(
@@ -137,11 +142,6 @@ class FrameEncoder:
 
     def transform(self, frame: Any) -> NDArray[np.float64]:
         """The frame as numbers."""
-        if not is_frame(frame):
-            raise TypeError(
-                f"`X` is a {type(frame).__name__}; expected a frame with the columns of `fit`, "
-                "which had categories or gaps."
-            )
         numbers, categories = self._parts(frame)
         made = []
         if numbers.shape[1]:
@@ -182,18 +182,25 @@ def _series(frame: Any, position: int) -> Any:
 
 
 def _numbers(frame: Any, position: int) -> NDArray[np.float64]:
-    """A column as float64 with NaN for gaps; NaN too where it holds anything but numbers."""
+    """A column of numbers as float64, with NaN for gaps."""
     series = _series(frame, position)
     if hasattr(frame, "iloc"):
         if str(series.dtype) == "object":
             values = [np.nan if _is_missing(value) else value for value in series]
-            if not all(isinstance(value, Real) for value in values):
-                return np.full(len(frame), np.nan)
-            return np.asarray(values, dtype=np.float64)
+            return np.asarray([float(value) for value in values])
         return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
     from polars import Float64
 
     return np.asarray(series.cast(Float64).to_numpy(), dtype=np.float64)
+
+
+def _is_text_or_numbers(frame: Any, position: int) -> bool:
+    """Whether an object column holds text, or else numbers, and nothing else but gaps."""
+    series = _series(frame, position)
+    values = [value for value in series if not _is_missing(value)]
+    return all(isinstance(value, (str, bool, np.bool_)) for value in values) or all(
+        isinstance(value, _NUMBERS) for value in values
+    )
 
 
 def _texts(frame: Any, position: int) -> NDArray[Any]:

@@ -19,6 +19,8 @@ _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 _WEIGHT_KEYS = ("weight", "sample_weight")
 # Rows that are read to see whether a dataset yields the labels that it carries.
 _COMPARED_ROWS = 20
+# What labels and names of classes are kept in.
+_LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
 
 class Fields(NamedTuple):
@@ -59,6 +61,8 @@ def length_of(X: Any) -> int | None:
         If it has none.
     """
     dataset = dataset_of(X)
+    if isinstance(X, DataLoader) and X.batch_sampler is None:
+        return None  # its items are batches
     try:
         n_rows = len(dataset)
     except TypeError:
@@ -186,7 +190,34 @@ def first_rows(X: Any, n_rows: int, options: Mapping[str, Any]) -> Fields:
         length = length_of(X)
         assert length is not None
         items = [item(dataset, row) for row in range(min(n_rows, length))]
+    if not has_own_collation(X, options):
+        _check_items(items, type(X).__name__)
     return batch_fields(collate_of(X, options)(items))
+
+
+def _check_items(items: list[Any], name: str) -> None:
+    """Refuse pictures that are no tensors, and rows of several shapes, before they are stacked."""
+    first = None
+    for row, found in enumerate(items):
+        x = fields_of(found).x
+        if type(x).__module__.startswith("PIL."):
+            raise TypeError(
+                f"`X` is a {name} that yields pictures of type {type(x).__name__}; expected "
+                "tensors: give it a transform, such as torchvision.transforms.v2.PILToTensor()."
+            )
+        shape = getattr(x, "shape", None)
+        if first is None:
+            first = shape
+        elif shape is not None and tuple(shape) != tuple(first):
+            raise other_shape(tuple(first), row, tuple(shape))
+
+
+def other_shape(expected: tuple[int, ...], row: int, shape: tuple[int, ...]) -> ValueError:
+    """The error for a row of another shape than the first."""
+    return ValueError(
+        f"`X` yields rows of shape {expected}, but row {row} has shape {shape}; give all rows one "
+        "shape, for example by v2.Resize and v2.CenterCrop, or pad them in `loader__collate_fn`."
+    )
 
 
 def _first(loader: Any, dataset: Any) -> Any:
@@ -220,9 +251,10 @@ def carried_labels(X: Any) -> NDArray[Any] | None:
     if is_stream(X):
         return None
     dataset = dataset_of(X)
-    length_of(X)
+    if length_of(X) is None:
+        return None
     labels = _carried_labels(dataset)
-    if labels is None:
+    if labels is None or labels.dtype == object:
         return None
     # The first row of each of some classes tells.
     _, rows = np.unique(labels, axis=0, return_index=True)
@@ -241,14 +273,17 @@ def _carried_labels(dataset: Any) -> NDArray[Any] | None:
         parts = [_carried_labels(part) for part in dataset.datasets]
         known = [part for part in parts if part is not None]
         return np.concatenate(known) if len(known) == len(parts) else None
-    tensors = getattr(dataset, "tensors", (None, None))
-    labels = tensors[1] if len(tensors) > 1 else None
-    for name in ("targets", "labels"):
-        if labels is None and getattr(dataset, "target_transform", None) is None:
-            labels = getattr(dataset, name, None)
-    if labels is None or len(labels) != len(dataset):
-        return None
-    return np.asarray(labels)
+    candidates: list[Any] = [getattr(dataset, name, None) for name in ("targets", "labels")]
+    if getattr(dataset, "target_transform", None) is not None:
+        candidates = []
+    tensors = getattr(dataset, "tensors", None)
+    if isinstance(tensors, tuple) and len(tensors) > 1:
+        candidates.insert(0, tensors[1])
+    for labels in candidates:
+        if isinstance(labels, _LISTS) and len(labels) == len(dataset):
+            values: Any = labels
+            return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    return None
 
 
 def class_names(X: Any) -> list[str] | None:
@@ -256,8 +291,9 @@ def class_names(X: Any) -> list[str] | None:
     dataset = dataset_of(X)
     while isinstance(dataset, (Subset, ConcatDataset)):
         dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
-    names = getattr(dataset, "classes", None)
-    return None if names is None else list(names)
+    names: Any = getattr(dataset, "classes", None)
+    is_list = isinstance(names, _LISTS) and all(isinstance(name, str) for name in names)
+    return list(names) if is_list else None
 
 
 def shapes_of(x: Tensors) -> Any:

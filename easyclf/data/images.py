@@ -33,16 +33,17 @@ def likely_arrangement(sample_shape: Sequence[int]) -> Transform | None:
 
 
 def arrangements(
-    sample_shape: Sequence[int], module: nn.Module, *, is_transformed: bool
+    sample_shape: Sequence[int], module: nn.Module, *, is_vision: bool
 ) -> list[Transform | None]:
     """Ways to arrange the dimensions of rows for a module, in the order in which to try them.
 
-    A module with 2-D convolutions, and torchvision's transforms, want the channels first.
+    A module with 2-D convolutions wants the channels first, and so do transforms of torchvision's
+    (`is_vision`).
     """
     likely = likely_arrangement(sample_shape)
     convolves = any(isinstance(layer, nn.Conv2d) for layer in module.modules())
-    if likely is None or not (convolves or is_transformed):
+    if likely is None or not (convolves or is_vision):
         return [None]
-    if is_transformed and not convolves and likely is with_channel:
+    if not convolves and likely is with_channel:
         return [None, likely]
     return [likely, None]

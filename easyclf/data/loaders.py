@@ -32,19 +32,29 @@ from easyclf.data.datasets import (
     length_of,
     n_rows_of,
     no_rows,
+    other_shape,
     shapes_of,
 )
 from easyclf.data.multi import MultiInput
 from easyclf.data.tensors import check_finite
 from easyclf.device import available_memory
-from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.modules import Tensors, apply, like, tensors_of
 from easyclf.randomness import own_states
 from easyclf.validation import did_you_mean
 
 _CPU = torch.device("cpu")
 
 # What easyclf itself says to a loader.
-_OWN_OPTIONS = ("dataset", "batch_size", "shuffle", "sampler", "batch_sampler", "drop_last")
+_OWN_OPTIONS = (
+    "dataset",
+    "batch_size",
+    "shuffle",
+    "sampler",
+    "batch_sampler",
+    "drop_last",
+    "generator",
+    "in_order",
+)
 _CACHED_AT_ONCE = 256
 # Part of the free memory that a cache may take.
 _CACHED_FRACTION = 0.8
@@ -57,7 +67,10 @@ def check_options(options: Mapping[str, Any], X: Any) -> None:
     known = [name for name in inspect.signature(DataLoader).parameters if name not in _OWN_OPTIONS]
     for name in options:
         if name in _OWN_OPTIONS:
-            advice = "set `batch_size` and `shuffle` of Estimator, or pass a DataLoader as X."
+            advice = (
+                "set `batch_size`, `shuffle` and `random_state` of Estimator, or pass a DataLoader "
+                "as X."
+            )
             raise TypeError(f"`loader__{name}` is easyclf's to set; {advice}")
         if name not in known:
             raise TypeError(
@@ -113,10 +126,7 @@ class _Rows(Dataset[Any]):
     def _check(self, row: int, x: Any) -> None:
         shape = getattr(x, "shape", None)
         if shape is not None and tuple(shape) != self._shape:
-            raise ValueError(
-                f"`X` yields rows of shape {self._shape}, but row {row} has shape {tuple(shape)}; "
-                "give all rows one shape, or pad them in `loader__collate_fn`."
-            )
+            raise other_shape(self._shape, row, tuple(shape))
 
 
 class _Batches(Sampler[Any]):
@@ -194,10 +204,16 @@ class LoaderSource(Source):
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
         loader, n_rows = self._loader(batch_size, generator, min_rows), 0
+        first: Tensors | None = None
         with closing(iterate(loader)) as batches:
-            for fields in _joined(batches, min_rows):
+            for number, fields in enumerate(_joined(batches, min_rows)):
                 n_rows += n_rows_of(fields.x)
-                yield self._batch(fields)
+                if number == 1 and first is not None and is_stream(self._rows):
+                    self._check_workers(first, fields.x)
+                first = fields.x if number == 0 else None
+                batch = self._batch(fields)
+                if batch is not None:
+                    yield batch
         self._check_stream(n_rows)
 
     def _loader(
@@ -217,52 +233,60 @@ class LoaderSource(Source):
     def _make_loader(
         self, batch_size: int, min_rows: int
     ) -> tuple[DataLoader[Any], _Batches | None]:
-        options = {"persistent_workers": bool(self._options.get("num_workers")), **self._options}
+        options = {
+            "persistent_workers": bool(self._options.get("num_workers")),
+            # From which it would draw once an epoch, or once in all where there are workers.
+            "generator": torch.Generator("cpu").manual_seed(self._seed),
+            **self._options,
+        }
         if is_stream(self._rows):
             return DataLoader(self._rows, batch_size, **options), None
-        shape = None
-        if not has_own_collation(self._rows, options):
-            first = first_rows(self._rows, 1, options).x
-            shape = shapes_of(first) if isinstance(first, torch.Tensor) else None
         assert self._n_rows is not None
         sampler = _Batches(self._n_rows, batch_size, min_rows, self._seed)
-        rows = _Rows(self._rows, shape)
+        rows = _Rows(self._rows, _fixed_shape(self._rows, options))
         return DataLoader(rows, batch_sampler=sampler, **options), sampler
 
-    def _batch(self, fields: Fields) -> Batch:
+    def _batch(self, fields: Fields) -> Batch | None:
+        """The rows that count, if there are any."""
         device, y, weight = self._placement.device, None, None
-        if self._placement.is_plain:
-            apply(lambda one: check_finite(one, self._placement.dtype, " of a batch"), fields.x)
+        apply(lambda one: check_finite(one, self._placement.dtype, " of a batch"), fields.x)
         if self._encode is not None:
             if fields.y is None:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
-            y = self._encode(fields.y).to(device)
             if fields.weight is not None:
-                weight = torch.as_tensor(fields.weight).to(device, self._placement.weight_dtype)
-        return self._placement.batch(fields.x, y, weight, is_own=True)
+                fields = _counting(fields)
+                if not len(fields.weight):
+                    return None
+                weight = fields.weight.to(device, self._placement.weight_dtype)
+            y = self._encode(fields.y).to(device)
+        is_own = not has_own_collation(self._rows, self._options)
+        return self._placement.batch(fields.x, y, weight, is_own=is_own)
+
+    def _check_workers(self, first: Tensors, second: Tensors) -> None:
+        """Refuse a stream whose workers begin with the same rows."""
+        n_workers = self._options.get("num_workers", 0) if self._is_own else self._rows.num_workers
+        pairs = zip(tensors_of(first), tensors_of(second), strict=True)
+        if n_workers > 1 and n_rows_of(first) > 1 and all(torch.equal(*pair) for pair in pairs):
+            raise ValueError(
+                f"`X` is a {type(dataset_of(self._rows)).__name__} whose {n_workers} workers begin "
+                "with the same rows: every worker yields all of them; let `__iter__` share the "
+                "rows out by torch.utils.data.get_worker_info()."
+            )
 
     def _check_stream(self, n_rows: int) -> None:
-        """Refuse a stream that ends at once, or that every worker yields as a whole."""
+        """Refuse a stream that ends at once, or with another number of rows than before."""
         if not is_stream(self._rows):
             return
-        expected = self._n_yielded if self._n_rows is None else self._n_rows
+        drops = not self._is_own and self._rows.drop_last
+        expected = self._n_yielded if self._n_rows is None or drops else self._n_rows
         self._n_yielded = n_rows
         name = type(dataset_of(self._rows)).__name__
         if not n_rows:
             raise ValueError(f"`X` is a {name} that yielded no rows; expected some in every epoch.")
         if expected is not None and n_rows != expected:
-            workers = (
-                self._options.get("num_workers", 0) if self._is_own else self._rows.num_workers
-            )
-            advice = (
-                "every worker yields all of them: let `__iter__` share the rows out by "
-                "torch.utils.data.get_worker_info()."
-                if workers > 1 and n_rows == workers * expected
-                else "yield the same rows in every epoch."
-            )
             raise ValueError(
                 f"`X` is a {name} that yielded {n_rows} rows in this epoch and {expected} before; "
-                f"{advice}"
+                "yield the same rows in every epoch, each of them from one worker."
             )
 
     def close(self) -> None:
@@ -280,7 +304,7 @@ def _joined(iterator: Iterator[Any], min_rows: int) -> Iterator[Fields]:
     held: Fields | None = None
     for batch in iterator:
         fields = batch_fields(batch)
-        if held is not None and n_rows_of(fields.x) < min_rows:
+        if held is not None and min(n_rows_of(held.x), n_rows_of(fields.x)) < min_rows:
             held = _cat(held, fields)
             continue
         if held is not None:
@@ -295,13 +319,40 @@ def _joined(iterator: Iterator[Any], min_rows: int) -> Iterator[Fields]:
 
 def _cat(first: Fields, second: Fields) -> Fields:
     pairs = zip(tensors_of(first.x), tensors_of(second.x), strict=True)
-    joined = iter([torch.cat(pair) for pair in pairs])
-    x = apply(lambda one: next(joined), first.x)
+    x = like(first.x, [torch.cat(pair) for pair in pairs])
     y, weight = (
         torch.cat([one, other]) if isinstance(one, torch.Tensor) else one and [*one, *other]
         for one, other in zip(first[1:], second[1:], strict=True)
     )
     return Fields(x, y, weight)
+
+
+def _fixed_shape(X: Any, options: Mapping[str, Any]) -> Any:
+    """The shape that all rows are to have; None where the user makes the batches."""
+    if has_own_collation(X, options):
+        return None
+    first = first_rows(X, 1, options).x
+    return shapes_of(first) if isinstance(first, torch.Tensor) else None
+
+
+def _counting(fields: Fields) -> Fields:
+    """The rows of positive weight, with the weights checked."""
+    weight = torch.as_tensor(fields.weight).double().reshape(-1)
+    n_rows = n_rows_of(fields.x)
+    if len(weight) != n_rows or not weight.isfinite().all() or (weight < 0).any():
+        raise ValueError(
+            f"`X` yields the weights {weight[:5].tolist()} for a batch of {n_rows} rows; expected "
+            "one finite weight of at least 0 for each row."
+        )
+    counts = weight > 0
+    if counts.all():
+        return fields._replace(weight=weight)
+    y = fields.y
+    if isinstance(y, torch.Tensor):
+        y = y[counts]
+    else:
+        y = [label for label, count in zip(y, counts.tolist(), strict=True) if count]
+    return Fields(apply(lambda one: one[counts], fields.x), y, weight[counts])
 
 
 def dataset_labels(X: Any, options: Mapping[str, Any]) -> NDArray[Any]:
@@ -361,6 +412,11 @@ def cached(X: Any, options: Mapping[str, Any]) -> Fields:
     for fields in map(batch_fields, _read_all(X, options, "cache", None)):
         stop = start + n_rows_of(fields.x)
         for whole, part in zip(tensors_of(x), tensors_of(fields.x), strict=True):
+            if part.dtype != whole.dtype:
+                raise TypeError(
+                    f"`cache` is True, but X yields rows of {part.dtype} after rows of "
+                    f"{whole.dtype}; give all rows one dtype."
+                )
             whole[start:stop] = part
         y.extend(np.asarray(fields.y) if fields.y is not None else [])
         weight.extend(np.asarray(fields.weight) if fields.weight is not None else [])
@@ -384,6 +440,10 @@ def _check_cacheable(X: Any, options: Mapping[str, Any]) -> None:
     for seed in (0, 1):
         with own_states(seed, _CPU):
             readings.append(first_rows(X, 4, options).x)
+    if isinstance(readings[0], torch.Tensor) and readings[0].ndim == 1:
+        raise ValueError(
+            "`cache` is True, but X yields single numbers; yield tensors of shape (1,)."
+        )
     if not all(map(torch.equal, *map(tensors_of, readings))):
         raise ValueError(
             "`cache` is True, but the rows of X differ from one reading to the next, and every "
@@ -395,8 +455,6 @@ def _read_all(
     X: Any, options: Mapping[str, Any], what: str, collate: Callable[[list[Any]], Any] | None
 ) -> Iterator[Any]:
     """All rows once, in batches, with a bar; by several processes where that pays."""
-    from tqdm.auto import tqdm
-
     n_rows = length_of(X)
     options = {**options, **({} if collate is None else {"collate_fn": collate})}
     if isinstance(X, DataLoader) and collate is not None:
@@ -413,11 +471,16 @@ def _read_all(
         workers = options.get("num_workers", _useful_workers(X, n_rows))
         sampler = _Batches(n_rows, _CACHED_AT_ONCE, 1, seed=0)
         settings = {**options, "num_workers": workers, "persistent_workers": False}
-        loader = DataLoader(_Rows(X, None), batch_sampler=sampler, **settings)
+        shape = _fixed_shape(X, options) if collate is None else None
+        loader = DataLoader(_Rows(X, shape), batch_sampler=sampler, **settings)
         total = len(sampler)
-    is_shown = sys.stderr.isatty()
     with closing(iterate(loader)) as batches:
-        yield from tqdm(batches, what, total, leave=False, delay=1.5, disable=not is_shown)
+        if not sys.stderr.isatty():
+            yield from batches
+            return
+        from tqdm.auto import tqdm  # whose thread would go on also if it showed nothing
+
+        yield from tqdm(batches, what, total, leave=False, delay=1.5)
 
 
 def _useful_workers(X: Any, n_rows: int) -> int:

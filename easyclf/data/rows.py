@@ -18,7 +18,7 @@ from easyclf.data.memmap import BlockSource
 from easyclf.data.multi import MultiInput
 from easyclf.data.sparse import SparseSource
 from easyclf.data.tensors import TensorSource, as_tensor
-from easyclf.modules import Tensors, apply
+from easyclf.modules import Tensors, like, named_tensors
 
 Targets = Callable[[torch.Tensor], torch.Tensor]
 
@@ -135,18 +135,19 @@ class Rows(NamedTuple):
             return BlockSource(self.x, y, weight, placement)
         inputs = self.x.inputs if isinstance(self.x, MultiInput) else self.x
         if is_kept:
-            inputs = apply(lambda one: _converted(one, placement), inputs)
+            named = named_tensors(inputs)
+            inputs = like(inputs, [_converted(name, one, placement) for name, one in named])
         return TensorSource(inputs, y, weight, placement)
 
 
-def _converted(x: torch.Tensor, placement: Placement) -> torch.Tensor:
+def _converted(name: Any, x: torch.Tensor, placement: Placement) -> torch.Tensor:
     """Rows as the module wants them, once for all batches.
 
     Small integers, such as the pixels of images, are converted a batch at a time, and so is what
     is still to be transformed.
     """
     if x.dtype.itemsize > 1 and placement.is_plain:
-        x = x.to(placement.dtype_of(x))
+        x = x.to(placement.dtype_of(name, x))
     return x.contiguous()
 
 

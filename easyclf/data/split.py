@@ -31,7 +31,7 @@ def split_rows(
     stratify = None
     if codes.ndim == 1:
         present, counts = np.unique(codes, return_counts=True)
-        smallest = classes[present[counts.argmin()]].item()
+        smallest = classes.tolist()[present[counts.argmin()]]
         if counts.min() < 2 or min(n_valid, n_rows - n_valid) < len(present):
             warnings.warn(
                 f"`validation_split` {fraction!r} cannot be stratified: class {smallest!r} has "

@@ -26,7 +26,8 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
     """A tensor on the memory of `array` where torch can read it, else on one copy."""
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     if array.dtype.name not in _KEPT_DTYPES:
-        array = array.astype(np.int64 if array.dtype.kind in "iu" else np.float64)
+        is_integer = array.dtype.kind in "iu" and array.dtype != np.uint64
+        array = array.astype(np.int64 if is_integer else np.float64)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
     with warnings.catch_warnings():

@@ -50,8 +50,14 @@ class Preprocessing:
         self, transform: Transform, device: torch.device, name: str = "preprocess"
     ) -> None:
         if isinstance(transform, nn.Module):
-            transform = copy.deepcopy(transform).to(device).eval()
+            # Random layers draw in training only.
+            transform = copy.deepcopy(transform).to(device).train(name == "augment")
         self._transform, self._name = transform, name
+
+    @property
+    def is_vision(self) -> bool:
+        """Whether it begins with a transform of torchvision's, which wants the channels first."""
+        return is_vision(self._transform)
 
     @torch.no_grad()
     def __call__(self, x: Any) -> Any:
@@ -153,6 +159,12 @@ def _stages(augment: Transform) -> Iterator[Transform]:
         return
     for stage in inner:
         yield from _stages(stage)
+
+
+def is_vision(transform: Transform) -> bool:
+    """Whether it begins with a transform of torchvision's."""
+    first = next(_stages(transform), None)
+    return type(first).__module__.startswith("torchvision.")
 
 
 def _mixes(stage: Transform) -> bool:

@@ -1,13 +1,18 @@
 """Frames whose columns are not numbers, and those whose columns are."""
 
+import datetime
 import pickle
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy.sparse as sp
+import torch
 from sklearn.model_selection import cross_val_score
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from easyclf import Estimator
 from easyclf.data import FrameEncoder, refuse_columns
@@ -244,3 +249,63 @@ def test_training_goes_on_with_the_same_columns():
     clf.partial_fit(people(), LABELS)
 
     assert clf.module_.shift.shape == width
+
+
+def test_rows_of_weight_zero_are_not_learned_from():
+    frame = people()
+    more = pd.concat([frame, people(age=1e3, town="Nowhere")], ignore_index=True)
+    labels, weight = np.tile(LABELS, 2), np.repeat([1.0, 0.0], N)
+
+    clf = Estimator(**SETTINGS).fit(more, labels, weight)
+
+    np.testing.assert_array_equal(clf.predict_proba(frame), fit(frame).predict_proba(frame))
+
+
+OBJECTS = {
+    "decimals": [Decimal("1.5"), Decimal("2"), None],
+    "bools": [np.True_, np.False_, None],
+    "numbers": [1, 2.5, None],
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_objects_that_are_numbers_are_numbers(name):
+    column = pd.Series(OBJECTS[name], dtype=object)
+
+    (first, _), (second, _), (_, gap) = encoded(pd.DataFrame({"a": column}))
+
+    assert [first, second] == [float(one) for one in OBJECTS[name][:2]]
+    assert gap == 1
+
+
+@pytest.mark.parametrize("value", [datetime.date(2020, 1, 1), (1, 2), {"a": 1}])
+def test_objects_that_are_neither_are_refused(value):
+    column = pd.Series([value] * N, dtype=object)
+
+    with pytest.raises(ValueError, match=r"neither numbers nor categories: 'thing' \(object\)"):
+        fit(people(thing=column))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [torch.zeros(3, 3), TensorDataset(torch.zeros(3, 3)), np.zeros((3, 3)), sp.csr_array((3, 3))],
+)
+def test_what_is_no_frame_is_refused_where_fit_had_categories(other):
+    clf = fit(people())
+
+    with pytest.raises(TypeError, match="expected a frame with the columns of `fit`"):
+        clf.predict(other)
+
+
+def test_a_frame_without_rows_is_refused():
+    with pytest.raises(ValueError, match="0 sample"):
+        Estimator().fit(people()[:0], [])
+    with pytest.raises(ValueError, match="0 sample"):
+        fit(people()).predict(people()[:0])
+
+
+def test_text_where_the_first_rows_had_numbers_is_refused_for_what_it_is():
+    clf = Estimator(**SETTINGS).partial_fit(pd.DataFrame({"a": AGES}), LABELS, classes=[0, 1])
+
+    with pytest.raises(ValueError, match="the rows of `fit` had numbers in all columns"):
+        clf.partial_fit(pd.DataFrame({"a": TOWNS}), LABELS)

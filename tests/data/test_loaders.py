@@ -168,6 +168,13 @@ class TestWorkers:
 
         assert found[0] == found[1] == found[2]
 
+    def test_dropout_too_is_the_same_for_any_number_of_workers(self):
+        module = nn.Sequential(network(), nn.Dropout(0.5))
+
+        found = [weights(fit(Kind(), module, loader__num_workers=n)) for n in (0, 2)]
+
+        assert found[0] == found[1]
+
     def test_random_rows_differ_between_epochs_and_seeds(self):
         seen = []
 
@@ -251,8 +258,10 @@ class TestOptions:
         ("X", "parameters", "error", "words"),
         [
             (Kind(), {"loader__num_worker": 1}, TypeError, "did you mean `loader__num_workers`"),
-            (Kind(), {"loader__batch_size": 1}, TypeError, "set `batch_size` and `shuffle`"),
+            (Kind(), {"loader__batch_size": 1}, TypeError, "set `batch_size`, `shuffle`"),
             (Kind(), {"loader__sampler": []}, TypeError, "easyclf's to set"),
+            (Kind(), {"loader__in_order": False}, TypeError, "easyclf's to set"),
+            (Kind(), {"loader__generator": None}, TypeError, "easyclf's to set"),
             (DataLoader(Kind()), {"loader__timeout": 1}, ValueError, "which has its own settings"),
         ],
     )
@@ -297,6 +306,51 @@ class TestOptions:
         assert clf.predict(Subset(Words(), [0, 1])).tolist() == [0, 1]
 
 
+class Weighted(Kind):
+    """Rows with the weights that a test gives."""
+
+    def __init__(self, weights, shape=()):
+        super().__init__()
+        self.weights, self.shape = weights, shape
+
+    def __getitem__(self, row):
+        weight = torch.tensor(self.weights[row % len(self.weights)], dtype=torch.float64)
+        return (*super().__getitem__(row), weight.reshape(self.shape))
+
+
+class TestWeights:
+    def test_rows_of_weight_zero_are_as_if_they_were_not_there(self):
+        """Also for batch normalization, which knows no weights."""
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+        clf = fit(Weighted([1.0, 0.0]), module, batch_size=-1, shuffle=False)
+
+        every_other = Subset(Kind(), range(0, 60, 2))
+        expected = fit(every_other, module, batch_size=-1, shuffle=False, classes=[0, 1])
+        np.testing.assert_allclose(
+            clf.module_[0].running_mean, expected.module_[0].running_mean, rtol=1e-5
+        )
+
+    def test_a_column_of_weights_is_one_weight_a_row(self):
+        by_column, flat = fit(Weighted([1.0, 2.0], (1,))), fit(Weighted([1.0, 2.0]))
+
+        assert weights(by_column) == weights(flat)
+
+    @pytest.mark.parametrize("wrong", [-1.0, float("nan"), float("inf")])
+    def test_weights_that_make_no_sense_are_refused(self, wrong):
+        with pytest.raises(ValueError, match="expected one finite weight of at least 0"):
+            fit(Weighted([1.0, wrong, 2.0]))
+
+    def test_two_weights_for_a_row_are_refused(self):
+        with pytest.raises(ValueError, match="expected one finite weight"):
+            fit(Weighted([[1.0, 2.0]], (2,)))
+
+    def test_weights_that_are_all_zero_are_refused(self):
+        with pytest.raises(ValueError, match="no row has a positive weight"):
+            fit(Weighted([0.0]))
+
+
 class TestStreams:
     def test_a_stream_is_trained_on_in_its_order(self):
         assert weights(fit(Stream())) == weights(fit(Kind(), shuffle=False))
@@ -332,8 +386,9 @@ class TestStreams:
     @pytest.mark.parametrize(
         ("X", "parameters", "words"),
         [
-            (Stream(), {"loader__num_workers": 2}, "yielded 120 rows.*get_worker_info"),
-            (DataLoader(Stream(), 16, num_workers=2), {}, "yielded 120 rows.*get_worker_info"),
+            (Stream(), {"loader__num_workers": 2}, "2 workers begin with the same.*get_worker"),
+            (Stream(), {"loader__num_workers": 2, "classes": [0, 1]}, "begin with the same rows"),
+            (DataLoader(Stream(), 16, num_workers=2), {}, "2 workers begin with the same rows"),
             (Stream(0), {"classes": [0, 1]}, "0 rows"),
             (Stream(0), {}, "0 rows"),
             (Stream(), {"batch_size": -1, "classes": [0, 1]}, "does not say how many"),
@@ -354,6 +409,15 @@ class TestStreams:
 
         with pytest.raises(ValueError, match=r"yielded \d\d rows in this epoch and \d\d before"):
             fit(Shrinking(), classes=[0, 1])
+
+    def test_workers_that_all_yield_everything_are_noticed_in_prediction_too(self):
+        clf = fit(Kind())
+
+        with pytest.raises(ValueError, match="begin with the same rows"):
+            clf.predict(DataLoader(Stream(), 16, num_workers=2))
+
+    def test_a_loader_may_drop_the_last_rows_of_a_stream(self):
+        assert fit(DataLoader(Stream(), 16, drop_last=True)).score(Kind()) > 0.5
 
 
 class TestLabels:
@@ -392,6 +456,57 @@ class TestLabels:
             fit(place(Pictures()))
 
         assert any(words in note for note in caught.value.__notes__)
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [{"classes": 2}, {"labels": 2}, {"tensors": {"x": 1}}, {"targets": [None] * 60}],
+    )
+    def test_attributes_that_only_look_like_torchvisions_are_left_alone(self, attributes):
+        kind = Kind()
+        vars(kind).update(attributes)
+
+        assert weights(fit(kind)) == weights(fit(Kind()))
+
+    @pytest.mark.parametrize("cache", [False, True])
+    def test_rows_of_several_shapes_are_named_also_among_the_first(self, cache):
+        class Ragged(Kind):
+            def __getitem__(self, row):
+                return torch.zeros(4 - row % 2), row % 2
+
+        with pytest.raises(ValueError, match=r"row 1 has shape \(3,\).*Resize"):
+            fit(Ragged(), cache=cache)
+
+    def test_pictures_that_are_no_tensors_are_refused_with_the_way_out(self):
+        from torchvision.datasets import FakeData
+
+        with pytest.raises(TypeError, match=r"pictures of type Image.*PILToTensor"):
+            fit(FakeData(10, (3, 8, 8)))
+
+    def test_finished_batches_of_a_loader(self):
+        class Batches(Dataset):
+            def __len__(self):
+                return 3
+
+            def __getitem__(self, number):
+                rows = slice(20 * number, 20 * number + 20)
+                return torch.from_numpy(ROWS[rows]), torch.from_numpy(LABELS[rows])
+
+        clf = fit(DataLoader(Batches(), batch_size=None))
+
+        assert clf.predict(DataLoader(Batches(), batch_size=None)).shape == (60,)
+
+    def test_a_short_batch_joins_another_wherever_it_comes(self):
+        loader = DataLoader(Kind(), batch_sampler=[[0], [*range(1, 30)], [*range(30, 60)]])
+
+        assert fit(loader, nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))).history_
+
+    def test_finished_batches_of_the_users_are_not_changed(self):
+        batches = [(torch.from_numpy(ROWS[:30].copy()), torch.from_numpy(LABELS[:30]))]
+        before = batches[0][0].clone()
+
+        fit(DataLoader(batches, batch_size=None), preprocess=lambda x: x.mul_(2))
+
+        assert torch.equal(batches[0][0], before)
 
 
 class TestCache:
@@ -447,6 +562,15 @@ class TestCache:
     def test_random_rows_are_refused(self):
         with pytest.raises(ValueError, match=r"differ from one reading to the next.*`augment`"):
             fit(Kind(noise=1.0), cache=True)
+
+    def test_rows_of_another_dtype_are_refused(self):
+        class Mixed(Kind):
+            def __getitem__(self, row):
+                x, y = super().__getitem__(row)
+                return (x.long() if row == 0 else x), y
+
+        with pytest.raises((TypeError, RuntimeError), match=r"dtype|float"):
+            fit(Mixed(), cache=True)
 
     def test_a_loader_is_refused(self):
         with pytest.raises(ValueError, match="pass a map-style Dataset"):

@@ -163,3 +163,29 @@ def test_text_is_refused_with_the_name_of_the_input():
 def test_the_default_module_takes_one_input():
     with pytest.raises(TypeError, match=r"several inputs.*default module takes one"):
         fit(module=None)
+
+
+def test_integers_that_are_not_looked_up_are_numbers():
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.layer = nn.EmbeddingBag(9, 4), nn.Linear(2, 4)
+            self.output = nn.Linear(4, 3)
+
+        def forward(self, token, number):
+            return self.output(self.embedding(token) + self.layer(number))
+
+    tokens, numbers = RNG.integers(0, 9, (60, 3)), RNG.integers(0, 5, (60, 2))
+    clf = fit({"token": tokens, "number": numbers}, Mixed())
+
+    as_floats = {"token": tokens, "number": numbers.astype(float)}
+    np.testing.assert_array_equal(
+        clf.predict_proba({"token": tokens, "number": numbers}), clf.predict_proba(as_floats)
+    )
+    with pytest.raises(TypeError, match=r"`X\['token'\]` holds fractions"):
+        clf.predict({"token": tokens + 0.5, "number": numbers})
+
+
+def test_a_list_of_inputs_is_refused_with_the_way_out():
+    with pytest.raises(ValueError, match=r"list of 2 arrays of shapes.*as a tuple or a dict"):
+        fit([PICTURES, TOKENS[:, None]])

@@ -93,9 +93,7 @@ def test_only_small_numbers_are_converted_anew_for_each_batch(dtype, is_converte
 def test_weights_have_the_dtype_of_the_losses_also_beside_tokens(dtype):
     tokens, weight = torch.tensor([[1], [2]]), np.array([0.1, 0.3])
     data = TensorDataset(tokens, torch.tensor([0, 1]), torch.from_numpy(weight))
-    placement = Placement(
-        torch.device("cpu"), torch.float32, weight_dtype=dtype, keeps_integers=True
-    )
+    placement = Placement(torch.device("cpu"), torch.float32, weight_dtype=dtype, tokens=(None,))
 
     for rows in (Rows(tokens, np.array([0, 1]), weight), Rows(data)):
         source = rows.source(placement, lambda codes: codes, torch.as_tensor)

@@ -57,3 +57,12 @@ def test_a_part_without_rows_is_refused(n_rows, fraction):
 
     with pytest.raises(ValueError, match=words):
         split_rows(np.arange(n_rows) % 2, fraction, 0, CLASSES)
+
+
+def test_a_class_of_any_type_can_be_split():
+    codes = np.arange(40) % 2
+
+    train, valid = split_rows(codes, 0.25, 0, np.array(["a", "b"], dtype=object))
+
+    assert len(train) == 30
+    assert codes[valid].mean() == 0.5

@@ -194,7 +194,7 @@ def test_class_weights_weigh_mixed_rows():
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"augment": v2.MixUp(num_classes=4)}, "labels of .4,. classes.*num_classes=3"),
+        ({"augment": v2.MixUp(num_classes=4)}, "labels of 4 classes.*num_classes=3"),
         ({"augment": MIXERS["mixup"], "loss": "bce_with_logits"}, "cross-entropy"),
         ({"augment": v2.Resize(3)}, r"\(4, 1, 3, 3\).*\(4, 1, 6, 6\)"),
         ({"augment": lambda x: x[:1]}, "`augment` made shape"),
@@ -256,3 +256,63 @@ def test_the_users_array_is_never_changed_by_a_transform_in_place():
     fit(X, preprocess=halve, shuffle=False, batch_size=-1)
 
     np.testing.assert_array_equal(X, before)
+
+
+def test_random_layers_draw_in_augment():
+    seen = []
+
+    class Recording(nn.Module):
+        def forward(self, x):
+            seen.append(self.training)
+            return x
+
+    fit(augment=Recording(), preprocess=SCALE)
+
+    assert set(seen) == {True}
+
+
+def test_a_preprocess_that_makes_nan_is_no_answer():
+    clf = fit(np.abs(PIXELS.astype(np.float32)) + 1, preprocess=torch.log)
+
+    rows = np.ones((5, 1, 6, 6), np.float32)
+    rows[2] = -1
+
+    with pytest.raises(ValueError, match=r"answered NaN, first in row 2.*`preprocess`"):
+        clf.predict(rows)
+
+
+def test_a_class_of_weight_zero_is_not_learned_from_mixtures_either():
+    clf = fit(
+        augment=v2.MixUp(num_classes=3, alpha=0.2),
+        preprocess=SCALE,
+        class_weight={0: 0.0, 1: 1.0, 2: 1.0},
+        epochs=60,
+    )
+
+    assert clf.predict_proba(PIXELS)[:, 0].mean() < 0.1
+
+
+def test_mixing_may_be_left_to_chance():
+    for seed in range(4):
+        augment = v2.RandomApply([v2.MixUp(num_classes=3)], p=0.5)
+        fit(augment=augment, preprocess=SCALE, random_state=seed)
+
+
+def test_weights_of_rows_do_not_mix():
+    clf = Estimator(network(), augment=MIXERS["mixup"], preprocess=SCALE, **SETTINGS)
+
+    with pytest.raises(ValueError, match=r"mixes rows.*leave `sample_weight` out"):
+        clf.fit(PIXELS, LABELS, np.ones(30))
+
+
+def test_a_function_gets_the_rows_as_they_are_where_nothing_convolves():
+    last = PIXELS.transpose(0, 2, 3, 1).repeat(3, axis=3)
+    seen = set()
+
+    def first_channel(x):
+        seen.add(tuple(x.shape[1:]))
+        return x[..., 0].float()
+
+    fit(last, preprocess=first_channel)
+
+    assert seen == {(6, 6, 3)}
