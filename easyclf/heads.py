@@ -183,7 +183,7 @@ class Head(ABC):
         if self.class_weight is None:
             return weight
         if targets.is_floating_point():
-            of_class = targets @ self.class_weight
+            of_class = targets.to(self.class_weight.dtype) @ self.class_weight
         else:
             of_class = self.class_weight[targets.reshape(-1).long()]
         return of_class if weight is None else of_class * weight

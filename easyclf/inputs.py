@@ -160,14 +160,11 @@ class Reader:
         """
         X, y, sample_weight = given.check()
         check_options(self._options, X)
-        if is_frame(X) and self._takes_frames and sample_weight is not None:
-            # What does not count is not to be learned from, not even a median.
-            X, y, sample_weight = _counting_rows(X, y, sample_weight)
         self.class_names = class_names(X) if is_dataset(X) else None
         with _reading(X):
             if self._is_cached and is_dataset(X):
                 X, y, sample_weight = self._cached(X)
-            x = self.read_inputs(X)
+            x = self.read_inputs(X, sample_weight)
             if is_dataset(X):
                 needs_labels = needs_labels or (encoder is None and classes is None)
                 y = dataset_labels(X, self._options) if needs_labels else carried_labels(X)
@@ -209,8 +206,11 @@ class Reader:
             )
         return fields
 
-    def read_inputs(self, X: Any) -> Any:
-        """Check inputs, and give them as `Rows` takes them."""
+    def read_inputs(self, X: Any, sample_weight: Any = None) -> Any:
+        """Check inputs, and give them as `Rows` takes them.
+
+        Of a frame, rows of `sample_weight` 0 are not learned from.
+        """
         reset = self.layout is None
         frame_encoder = None if self.layout is None else self.layout.frame_encoder
         is_fixed = True
@@ -249,7 +249,7 @@ class Reader:
                     "is required."
                 )
             if self._takes_frames and reset and FrameEncoder.is_needed(X):
-                frame_encoder = FrameEncoder().fit(X)
+                frame_encoder = FrameEncoder().fit(_counting_rows(X, sample_weight))
             x = self._read_frame(X, frame_encoder) if frame_encoder else self._read_array(X)
             shape = tuple(x.shape[1:])
         self._compare(shape, is_fixed=is_fixed)
@@ -342,13 +342,12 @@ class Reader:
             )
 
 
-def _counting_rows(X: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """The rows of positive weight, where there are weights that fit; else all."""
+def _counting_rows(X: Any, sample_weight: Any) -> Any:
+    """The rows of positive weight; all if the weights make no sense, which is said later."""
     weight = np.asarray(sample_weight)
     if weight.shape != (len(X),) or weight.dtype.kind not in "biuf" or not (weight > 0).any():
-        return X, y, sample_weight
-    rows = np.flatnonzero(~(weight == 0))
-    return tuple(_safe_indexing(one, rows) for one in (X, y, weight))
+        return X
+    return _safe_indexing(X, np.flatnonzero(weight != 0))
 
 
 def _reading(X: Any) -> AbstractContextManager[None]:

@@ -38,6 +38,8 @@ OUTPUT_NAMES = (
     "output_size",
     "out_dim",
 )
+# Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
+_CHANNELS = (1, 3, 4)
 ModuleLike = type[nn.Module] | Callable[..., nn.Module] | nn.Module | str | None
 # What a `forward` is given: one tensor, or several by name or by place.
 Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
@@ -249,8 +251,13 @@ def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
             # `input_size`.
             inputs["input_size"] = row_shape[1]
         if len(row_shape) == 3:
-            inputs["in_channels"] = row_shape[0]
+            inputs["in_channels"] = row_shape[2 if has_channels_last(row_shape) else 0]
     return inputs | dict.fromkeys(OUTPUT_NAMES, n_outputs)
+
+
+def has_channels_last(row_shape: Sequence[int]) -> bool:
+    """Whether rows of this shape look like images with the channels of a pixel side by side."""
+    return len(row_shape) == 3 and row_shape[2] in _CHANNELS and row_shape[0] not in _CHANNELS
 
 
 def _is_shape(row_shape: Any) -> bool:

@@ -130,18 +130,38 @@ def continue_from(
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     parameters = [parameter for group in new.param_groups for parameter in group["params"]]
     earlier = [parameter for group in old.param_groups for parameter in group["params"]]
-    if isinstance(new, torch.optim.LBFGS) and len(parameters) != len(earlier):
+    old_names = {id(parameter): name for name, parameter in before.items()}
+    is_same = [names.get(id(p)) for p in parameters] == [old_names.get(id(p)) for p in earlier]
+    if isinstance(new, torch.optim.LBFGS) and not is_same:
         return  # it keeps one vector for all of them
-    state = {}
+    state: dict[Any, Any] = {
+        key: copy.deepcopy(value)
+        for key, value in old.state.items()
+        if not isinstance(key, torch.Tensor)
+    }
     for position, parameter in enumerate(parameters):
         known = before.get(names.get(id(parameter), ""))
         if known is not None and known.shape == parameter.shape and known in old.state:
             # A copy: the old one still counts if the run that goes on fails.
             state[position] = copy.deepcopy(old.state[known])
+            state[position] |= _missing_state(new, state[position])
         elif isinstance(new, torch.optim.SGD) and any(g["momentum"] for g in new.param_groups):
             # The fused kernel wants a buffer for all weights of a group or for none.
             state[position] = {"momentum_buffer": torch.zeros_like(parameter)}
     new.load_state_dict({"state": state, "param_groups": new.state_dict()["param_groups"]})
+
+
+def _missing_state(new: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """What a setting that the earlier run had not needs to begin with."""
+    missing = {}
+    for name, needs, like in (
+        ("max_exp_avg_sq", "amsgrad", "exp_avg_sq"),
+        ("momentum_buffer", "momentum", "square_avg"),
+        ("grad_avg", "centered", "square_avg"),
+    ):
+        if new.defaults.get(needs) and like in state and name not in state:
+            missing[name] = torch.zeros_like(state[like])
+    return missing
 
 
 def direct_update(optimizer: torch.optim.Optimizer, has_gradient: Sequence[bool]) -> Update | None:

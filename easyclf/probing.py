@@ -12,7 +12,6 @@ from torch import nn
 from easyclf.data import (
     Augmentation,
     Placement,
-    Preprocessing,
     arrangements,
     likely_arrangement,
     shapes_of,
@@ -35,14 +34,17 @@ from easyclf.modules import (
 _MOST_CHOSEN = 4
 
 
-def row_shape(rows: Tensors, placement: Placement) -> Any:
-    """The shape of a row as the module will probably get it, which its sizes are filled from."""
-    likely, preprocess = None, placement.preprocess
-    is_vision = isinstance(preprocess, Preprocessing) and preprocess.is_vision
-    if isinstance(rows, torch.Tensor) and rows.ndim == 4 and (preprocess is None or is_vision):
+def row_shape(rows: Tensors, placement: Placement, *, is_vision: bool) -> Any:
+    """The shape of a row as the module will probably get it, which its sizes are filled from.
+
+    `is_vision` says that rows go through transforms of torchvision's first.
+    """
+    likely = None
+    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
         likely = likely_arrangement(rows.shape[1:])
-    prepared = placement._replace(arrange=likely).batch(rows, None, None, is_own=False).x
-    return shapes_of(prepared)
+    is_arranged = placement.preprocess is None or is_vision
+    tried = placement._replace(arrange=likely if is_arranged else None)
+    return shapes_of(tried.prepared(rows, is_own=False))
 
 
 def find_placement(
@@ -60,8 +62,9 @@ def find_placement(
     ways: list[Any] = [None]
     if isinstance(rows, torch.Tensor):
         ways = arrangements(rows.shape[1:], module, is_vision=is_vision)
-        # A lazy layer takes its sizes from the first batch that comes.
-        ways = ways[:1] if is_any_lazy(module) else ways
+        if is_any_lazy(module):
+            # A lazy layer takes its sizes from the first batch that comes.
+            ways = [ways[0] if _needs_arrangement(rows, placement, is_vision=is_vision) else None]
     first: Exception | None = None
     for arrange in ways:
         try:
@@ -75,6 +78,12 @@ def find_placement(
             "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
         )
     raise first
+
+
+def _needs_arrangement(rows: torch.Tensor, placement: Placement, *, is_vision: bool) -> bool:
+    """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
+    shape = row_shape(rows, placement, is_vision=False)
+    return placement.preprocess is None or is_vision or likely_arrangement(shape) is not None
 
 
 def _probe_placement(

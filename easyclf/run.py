@@ -217,9 +217,9 @@ def run(
         # Not as many rows as columns, lest one be taken for the other.
         n_probed = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
         rows = apply(lambda one: one.to(device), train.first(n_probed))
-        module = _make_module(
-            parameters, row_shape(rows, placement), len(encoder.classes_), earlier
-        )
+        vision = any(is_vision(one) for one in (augment, preprocess) if one is not None)
+        shape = row_shape(rows, placement, is_vision=vision)
+        module = _make_module(parameters, shape, len(encoder.classes_), earlier)
         module.to(device, precision.dtype)
         if earlier is not None:
             for name in earlier.learned.frozen:
@@ -232,7 +232,7 @@ def run(
             rows,
             placement,
             batch_size,
-            is_vision=any(is_vision(one) for one in (augment, preprocess) if one is not None),
+            is_vision=vision,
         )
         head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
         head.to(device, precision.dtype)
@@ -292,14 +292,14 @@ def run(
 
 def _make_module(
     parameters: Mapping[str, Any],
-    row_shape: Any,
+    shape: Any,
     n_outputs: int,
     earlier: Earlier | None,
 ) -> nn.Module:
     if earlier is not None:
         return copy.deepcopy(earlier.module)
     keywords = forwarded(parameters, "module")
-    return build_module(parameters["module"], keywords, row_shape, n_outputs)
+    return build_module(parameters["module"], keywords, shape, n_outputs)
 
 
 def _read_head(

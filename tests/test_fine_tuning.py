@@ -218,3 +218,35 @@ def test_thawed_weights_are_trained_again_and_those_that_the_user_froze_are_not(
 
 def test_a_rate_may_name_what_is_frozen():
     assert len(fit(freeze="body", lr={"body": 0.1, "*": 0.01}).optimizer_.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "setting"),
+    [("adam", {"amsgrad": True}), ("rmsprop", {"momentum": 0.9}), ("rmsprop", {"centered": True})],
+)
+def test_settings_that_need_more_to_remember_may_be_switched_on(optimizer, setting):
+    clf = fit(optimizer=optimizer, warm_start=True)
+
+    clf.set_params(**{f"optimizer__{name}": value for name, value in setting.items()})
+
+    assert np.isfinite(clf.fit(X, LABELS).history_["loss"]).all()
+
+
+def test_curvature_of_other_weights_is_forgotten():
+    clf = fit(optimizer="lbfgs", lr=0.1, warm_start=True, freeze="body.0")
+
+    clf.set_params(freeze="body.2").fit(X, LABELS)
+
+    assert len(clf.history_) == 4
+
+
+def test_what_an_optimizer_remembers_beside_the_weights_goes_on():
+    class Counting(torch.optim.SGD):
+        def step(self, closure=None):
+            result = super().step(closure)
+            self.state["steps"] = self.state.get("steps", 0) + 1
+            return result
+
+    clf = fit(optimizer=Counting, warm_start=True)
+
+    assert clf.fit(X, LABELS).optimizer_.state["steps"] == 4

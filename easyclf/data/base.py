@@ -53,7 +53,7 @@ class Placement(NamedTuple):
     layout : torch.memory_format
         The order of the numbers of a batch in memory.
     tokens : tuple
-        Names or places of the inputs that are integers to be looked up; None is the only input.
+        Names or places of the inputs that stay integers, to be looked up; None is the only input.
     arrange : callable or None
         Puts the dimensions of images in torch's order.
     preprocess : callable or None
@@ -81,13 +81,9 @@ class Placement(NamedTuple):
         """The dtype in which the module gets an input."""
         if name not in self.tokens:
             return self.dtype
-        if x.is_floating_point() and not torch.equal(x, x.round()):
-            of = "`X`" if name is None else f"`X[{name!r}]`"
-            raise TypeError(
-                f"{of} holds fractions of {x.dtype}, but in `fit` it held integers, which an "
-                "nn.Embedding looks up; give integers."
-            )
-        return torch.int64
+        # Numbers that happened to be whole in `fit` may have fractions later.
+        is_whole = not x.is_floating_point() or torch.equal(x, x.round())
+        return torch.int64 if is_whole else self.dtype
 
     def batch(
         self,

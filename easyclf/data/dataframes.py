@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 # A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
 _MISSING = "(missing)"
-_NUMBERS = (Real, Decimal, np.bool_)
+_NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
 
 
 def is_frame(X: Any) -> bool:
@@ -159,9 +159,10 @@ class FrameEncoder:
             if is_category:
                 categories.append(_texts(frame, position))
                 continue
-            if not _is_numeric(dtype) and not _holds_numbers(frame, position, dtype):
+            if not _is_numeric(dtype) and not _are_all(_NUMBERS, frame, position):
                 raise ValueError(
-                    f"`X` has text in column {str(name)!r} ({dtype}), which held numbers in `fit`."
+                    f"`X` has other values than numbers in column {str(name)!r} ({dtype}), which "
+                    "held numbers in `fit`."
                 )
             column = _numbers(frame, position)
             if np.isinf(column).any():
@@ -196,11 +197,12 @@ def _numbers(frame: Any, position: int) -> NDArray[np.float64]:
 
 def _is_text_or_numbers(frame: Any, position: int) -> bool:
     """Whether an object column holds text, or else numbers, and nothing else but gaps."""
-    series = _series(frame, position)
-    values = [value for value in series if not _is_missing(value)]
-    return all(isinstance(value, (str, bool, np.bool_)) for value in values) or all(
-        isinstance(value, _NUMBERS) for value in values
-    )
+    return _are_all(_TEXT, frame, position) or _are_all(_NUMBERS, frame, position)
+
+
+def _are_all(kinds: tuple[type, ...], frame: Any, position: int) -> bool:
+    values = _series(frame, position)
+    return all(isinstance(value, kinds) for value in values if not _is_missing(value))
 
 
 def _texts(frame: Any, position: int) -> NDArray[Any]:

@@ -282,7 +282,10 @@ def _carried_labels(dataset: Any) -> NDArray[Any] | None:
     for labels in candidates:
         if isinstance(labels, _LISTS) and len(labels) == len(dataset):
             values: Any = labels
-            return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+            try:
+                return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+            except ValueError:  # lists of several lengths
+                continue
     return None
 
 

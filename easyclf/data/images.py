@@ -8,9 +8,7 @@ import torch
 from torch import nn
 
 from easyclf.data.transforms import Transform
-
-# Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
-_CHANNELS = (1, 3, 4)
+from easyclf.modules import has_channels_last
 
 
 def channels_to_front(x: torch.Tensor) -> torch.Tensor:
@@ -27,9 +25,7 @@ def likely_arrangement(sample_shape: Sequence[int]) -> Transform | None:
     """What puts rows of this shape in torch's order, if they look like images in another one."""
     if len(sample_shape) == 2:
         return with_channel
-    if len(sample_shape) == 3 and sample_shape[2] in _CHANNELS and sample_shape[0] not in _CHANNELS:
-        return channels_to_front
-    return None
+    return channels_to_front if has_channels_last(sample_shape) else None
 
 
 def arrangements(

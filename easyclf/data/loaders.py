@@ -203,17 +203,25 @@ class LoaderSource(Source):
     def batches(
         self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
     ) -> Iterator[Batch]:
-        loader, n_rows = self._loader(batch_size, generator, min_rows), 0
-        first: Tensors | None = None
+        loader = self._loader(batch_size, generator, min_rows)
         with closing(iterate(loader)) as batches:
-            for number, fields in enumerate(_joined(batches, min_rows)):
-                n_rows += n_rows_of(fields.x)
-                if number == 1 and first is not None and is_stream(self._rows):
-                    self._check_workers(first, fields.x)
-                first = fields.x if number == 0 else None
-                batch = self._batch(fields)
-                if batch is not None:
-                    yield batch
+            for fields in _joined(self._read(batches), min_rows):
+                yield self._batch(fields)
+
+    def _read(self, batches: Iterator[Any]) -> Iterator[Fields]:
+        """The parts of each batch, with the rows that count."""
+        first: Fields | None = None
+        n_rows = 0
+        for number, batch in enumerate(batches):
+            fields = batch_fields(batch)
+            n_rows += n_rows_of(fields.x)
+            if number == 1 and first is not None and is_stream(self._rows):
+                self._check_workers(first, fields)
+            first = fields if number == 0 else None
+            if self._encode is not None and fields.weight is not None:
+                fields = _counting(fields)
+            if n_rows_of(fields.x):
+                yield fields
         self._check_stream(n_rows)
 
     def _loader(
@@ -246,27 +254,27 @@ class LoaderSource(Source):
         rows = _Rows(self._rows, _fixed_shape(self._rows, options))
         return DataLoader(rows, batch_sampler=sampler, **options), sampler
 
-    def _batch(self, fields: Fields) -> Batch | None:
-        """The rows that count, if there are any."""
+    def _batch(self, fields: Fields) -> Batch:
         device, y, weight = self._placement.device, None, None
         apply(lambda one: check_finite(one, self._placement.dtype, " of a batch"), fields.x)
         if self._encode is not None:
             if fields.y is None:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
             if fields.weight is not None:
-                fields = _counting(fields)
-                if not len(fields.weight):
-                    return None
                 weight = fields.weight.to(device, self._placement.weight_dtype)
             y = self._encode(fields.y).to(device)
         is_own = not has_own_collation(self._rows, self._options)
         return self._placement.batch(fields.x, y, weight, is_own=is_own)
 
-    def _check_workers(self, first: Tensors, second: Tensors) -> None:
-        """Refuse a stream whose workers begin with the same rows."""
+    def _check_workers(self, first: Fields, second: Fields) -> None:
+        """Refuse a stream whose workers begin with the same rows, and not just with equal ones."""
         n_workers = self._options.get("num_workers", 0) if self._is_own else self._rows.num_workers
-        pairs = zip(tensors_of(first), tensors_of(second), strict=True)
-        if n_workers > 1 and n_rows_of(first) > 1 and all(torch.equal(*pair) for pair in pairs):
+        pairs = zip(tensors_of(first.x), tensors_of(second.x), strict=True)
+        is_same = all(torch.equal(*pair) for pair in pairs)
+        if first.y is not None:
+            is_same = is_same and np.array_equal(np.asarray(first.y), np.asarray(second.y))
+        differ = any(not torch.equal(one[:1].expand_as(one), one) for one in tensors_of(first.x))
+        if n_workers > 1 and is_same and differ:
             raise ValueError(
                 f"`X` is a {type(dataset_of(self._rows)).__name__} whose {n_workers} workers begin "
                 "with the same rows: every worker yields all of them; let `__iter__` share the "
@@ -299,11 +307,10 @@ class LoaderSource(Source):
         self._loaders.clear()
 
 
-def _joined(iterator: Iterator[Any], min_rows: int) -> Iterator[Fields]:
+def _joined(batches: Iterator[Fields], min_rows: int) -> Iterator[Fields]:
     """Batches, of which a last one with fewer rows than `min_rows` joins the one before it."""
     held: Fields | None = None
-    for batch in iterator:
-        fields = batch_fields(batch)
+    for fields in batches:
         if held is not None and min(n_rows_of(held.x), n_rows_of(fields.x)) < min_rows:
             held = _cat(held, fields)
             continue
@@ -321,7 +328,11 @@ def _cat(first: Fields, second: Fields) -> Fields:
     pairs = zip(tensors_of(first.x), tensors_of(second.x), strict=True)
     x = like(first.x, [torch.cat(pair) for pair in pairs])
     y, weight = (
-        torch.cat([one, other]) if isinstance(one, torch.Tensor) else one and [*one, *other]
+        None
+        if one is None
+        else torch.cat([one, other])
+        if isinstance(one, torch.Tensor)
+        else [*one, *other]
         for one, other in zip(first[1:], second[1:], strict=True)
     )
     return Fields(x, y, weight)

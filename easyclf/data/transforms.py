@@ -54,11 +54,6 @@ class Preprocessing:
             transform = copy.deepcopy(transform).to(device).train(name == "augment")
         self._transform, self._name = transform, name
 
-    @property
-    def is_vision(self) -> bool:
-        """Whether it begins with a transform of torchvision's, which wants the channels first."""
-        return is_vision(self._transform)
-
     @torch.no_grad()
     def __call__(self, x: Any) -> Any:
         found = _called(self._transform, x, self._name)

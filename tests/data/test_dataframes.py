@@ -217,7 +217,7 @@ def test_columns_that_cannot_be_used_are_named(frame, error, words):
         (people().drop(columns="age"), ValueError, "age"),
         (people(more=1), ValueError, "more"),
         (people().to_numpy(), TypeError, "expected a frame with the columns of `fit`"),
-        (people(age="old"), ValueError, "text in column 'age'.*held numbers"),
+        (people(age="old"), ValueError, "other values than numbers in column 'age'.*held numbers"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:X does not have valid feature names")
@@ -309,3 +309,24 @@ def test_text_where_the_first_rows_had_numbers_is_refused_for_what_it_is():
 
     with pytest.raises(ValueError, match="the rows of `fit` had numbers in all columns"):
         clf.partial_fit(pd.DataFrame({"a": TOWNS}), LABELS)
+
+
+def test_labels_of_another_length_are_refused_beside_weights():
+    with pytest.raises(ValueError, match=f"X has {N}, y has {2 * N}"):
+        Estimator(**SETTINGS).fit(people(), np.tile(LABELS, 2), np.ones(N))
+
+
+def test_a_class_whose_rows_do_not_count_is_still_a_class():
+    labels = np.arange(N) % 3
+
+    clf = Estimator(**SETTINGS).fit(people(), labels, (labels != 2).astype(float))
+
+    assert clf.classes_.tolist() == [0, 1, 2]
+
+
+def test_what_is_no_number_in_a_column_of_objects_is_refused_by_name():
+    column = pd.Series([1, None, 2.5, 4] * (N // 4), dtype=object)
+    clf = fit(people(code=column))
+
+    with pytest.raises(ValueError, match=r"other values than numbers in column 'code' \(object\)"):
+        clf.predict(people(code=pd.Series([datetime.date(2020, 1, 1)] * N, dtype=object)))

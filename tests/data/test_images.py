@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from easyclf import Estimator
 
@@ -126,3 +127,34 @@ def test_a_torchvision_classifier_by_name_takes_pictures_as_they_are():
 
 def larger(x):
     return nn.functional.interpolate(x.float() / 255, size=(32, 32))
+
+
+OWN = {
+    "scales": lambda x: x.float() / 255,
+    "permutes": lambda x: x.permute(0, 3, 1, 2).float() / 255,
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("kind", ["sized", "fixed", "lazy"])
+def test_a_preprocess_of_ones_own_may_put_the_channels_first_or_leave_it_to_us(name, kind):
+    pixels = RNG.integers(0, 255, (30, 8, 9, 3), dtype=np.uint8)
+    lazy = nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(2))
+    module = {"sized": Sized, "fixed": network(), "lazy": lazy}[kind]
+
+    clf = Estimator(module, preprocess=OWN[name], **SETTINGS).fit(pixels, LABELS)
+
+    first = clf.module_.layers[0] if kind == "sized" else clf.module_[0]
+    assert first.in_channels == 3
+    assert clf.predict(pixels).shape == (30,)
+
+
+def test_a_transform_of_torchvision_in_augment_gets_the_channels_first():
+    pixels = RNG.integers(0, 255, (30, 8, 8, 3), dtype=np.uint8)
+    module = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+
+    crop = v2.RandomCrop(8, padding=1)
+
+    clf = Estimator(module, augment=crop, preprocess=lambda x: x.float().mean(1), **SETTINGS)
+
+    assert clf.fit(pixels, LABELS).module_[1].in_features == 64

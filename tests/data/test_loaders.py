@@ -346,6 +346,14 @@ class TestWeights:
         with pytest.raises(ValueError, match="expected one finite weight"):
             fit(Weighted([[1.0, 2.0]], (2,)))
 
+    @pytest.mark.parametrize("shuffle", [False, True])
+    def test_batch_normalization_always_gets_enough_rows(self, shuffle):
+        module = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+        clf = fit(Weighted([1.0, 0.0, 0.0, 0.0]), module, batch_size=4, shuffle=shuffle)
+
+        assert np.isfinite(clf.history_["loss"]).all()
+
     def test_weights_that_are_all_zero_are_refused(self):
         with pytest.raises(ValueError, match="no row has a positive weight"):
             fit(Weighted([0.0]))
@@ -416,6 +424,16 @@ class TestStreams:
         with pytest.raises(ValueError, match="begin with the same rows"):
             clf.predict(DataLoader(Stream(), 16, num_workers=2))
 
+    def test_workers_with_rows_that_are_equal_by_chance_are_none_that_yield_everything(self):
+        class Zeros(Stream):
+            def __iter__(self):
+                for x, y in super().__iter__():
+                    yield torch.zeros_like(x), y
+
+        stream = Zeros(shares=True)
+
+        assert fit(stream, loader__num_workers=2, classes=[0, 1], batch_size=4).history_
+
     def test_a_loader_may_drop_the_last_rows_of_a_stream(self):
         assert fit(DataLoader(Stream(), 16, drop_last=True)).score(Kind()) > 0.5
 
@@ -459,7 +477,13 @@ class TestLabels:
 
     @pytest.mark.parametrize(
         "attributes",
-        [{"classes": 2}, {"labels": 2}, {"tensors": {"x": 1}}, {"targets": [None] * 60}],
+        [
+            {"classes": 2},
+            {"labels": 2},
+            {"labels": [[1, 2], [3]] * 30},
+            {"tensors": {"x": 1}},
+            {"targets": [None] * 60},
+        ],
     )
     def test_attributes_that_only_look_like_torchvisions_are_left_alone(self, attributes):
         kind = Kind()
@@ -494,6 +518,15 @@ class TestLabels:
         clf = fit(DataLoader(Batches(), batch_size=None))
 
         assert clf.predict(DataLoader(Batches(), batch_size=None)).shape == (60,)
+
+    def test_labels_and_weights_of_a_collation_may_be_arrays(self):
+        def collate(items):
+            rows, labels = zip(*items, strict=True)
+            return torch.stack(rows), np.array(labels)
+
+        loader = DataLoader(Kind(), 59, collate_fn=collate)
+
+        assert fit(loader, nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))).history_
 
     def test_a_short_batch_joins_another_wherever_it_comes(self):
         loader = DataLoader(Kind(), batch_sampler=[[0], [*range(1, 30)], [*range(30, 60)]])

@@ -182,8 +182,10 @@ def test_the_loss_of_mixed_labels_is_cross_entropy_with_their_shares():
     assert clf.history_[0]["loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_class_weights_weigh_mixed_rows():
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_class_weights_weigh_mixed_rows(precision):
     clf = fit(
+        precision=precision,
         augment=v2.MixUp(num_classes=3), preprocess=SCALE, class_weight={0: 0.0, 1: 1.0, 2: 1.0},
         epochs=10,
     )  # fmt: skip
