@@ -308,7 +308,7 @@ class LoaderSource(Source):
 
 
 def _joined(batches: Iterator[Fields], min_rows: int) -> Iterator[Fields]:
-    """Batches, of which a last one with fewer rows than `min_rows` joins the one before it."""
+    """Batches; one with fewer rows than `min_rows` joins the one beside it."""
     held: Fields | None = None
     for fields in batches:
         if held is not None and min(n_rows_of(held.x), n_rows_of(fields.x)) < min_rows:
