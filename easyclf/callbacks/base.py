@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from easyclf.state import TrainingState
 from easyclf.validation import did_you_mean
@@ -37,6 +38,15 @@ class Callback:
     ...         if state.logs["accuracy"] >= self.accuracy:
     ...             state.stop(f"the training accuracy has reached {self.accuracy}")
     """
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        for name in vars(cls):
+            if name.startswith("on_") and not hasattr(Callback, name):
+                raise TypeError(
+                    f"{cls.__name__} has `{name}`, which is no hook and would never be called"
+                    f"{did_you_mean(name, HOOKS)} The hooks are {', '.join(HOOKS)}."
+                )
 
     def __repr__(self) -> str:
         own = vars(self)

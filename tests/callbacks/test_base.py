@@ -304,3 +304,11 @@ def test_only_hooks_of_callbacks_that_say_so_are_passive(callbacks, names):
     hooks = Hooks(callbacks)
 
     assert {name for name in HOOKS if hooks.may_change(name)} == names
+
+
+def test_a_method_that_only_looks_like_a_hook_is_refused():
+    with pytest.raises(TypeError, match=r"`on_batch_finish`, which is no hook.*on_epoch_end"):
+
+        class Misspelled(Callback):
+            def on_batch_finish(self, state):
+                """It would never be called."""
