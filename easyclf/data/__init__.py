@@ -1,6 +1,7 @@
 """Sources of batches: whatever people have, as rows of tensors on the device."""
 
 from easyclf.data.base import Batch, Placement, Source, first_of
+from easyclf.data.caching import cached, dataset_labels
 from easyclf.data.dataframes import FrameEncoder, is_frame, refuse_columns
 from easyclf.data.datasets import (
     Fields,
@@ -14,7 +15,7 @@ from easyclf.data.datasets import (
     shapes_of,
 )
 from easyclf.data.images import arrangements, likely_arrangement, with_channel
-from easyclf.data.loaders import cached, check_options, dataset_labels
+from easyclf.data.loaders import check_options
 from easyclf.data.memmap import check_finite_memmap, is_large_memmap
 from easyclf.data.multi import MultiInput
 from easyclf.data.rows import Rows, is_loader
