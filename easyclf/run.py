@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -107,7 +107,7 @@ class Learned(NamedTuple):
         """The raw outputs for all rows, in order."""
         with (
             isolated(self.seed, self.placement.device, waits=False),
-            closing(rows.source(self.placement, seed=self.seed)) as source,
+            rows.source(self.placement, seed=self.seed) as source,
         ):
             outputs = predict_outputs(
                 module.eval(), self.head, self.precision, source, self.evaluation_rows
@@ -130,7 +130,7 @@ class Learned(NamedTuple):
 
         with (
             isolated(self.seed, self.placement.device, waits=False),
-            closing(self.source(rows)) as source,
+            self.source(rows) as source,
         ):
             return evaluate(source, Evaluation(self.evaluation_rows), measure_batch)
 
@@ -239,14 +239,14 @@ def run(
         if augmentation is not None:
             check_augmentation(augmentation, head, placement, rows, is_weighted=train.is_weighted)
         learned = Learned(head, encoder, precision, placement, layout, row_numbers, frozen, seed)
-        train_source = learned.source(train, is_kept=True, augment=augmentation)
-        stack.callback(train_source.close)
+        train_source = stack.enter_context(
+            learned.source(train, is_kept=True, augment=augmentation)
+        )
         valid_source = None
         if valid is not None:
-            valid_source = learned.source(valid, is_kept=True)
-            stack.callback(valid_source.close)
+            valid_source = stack.enter_context(learned.source(valid, is_kept=True))
         if isinstance(module, MLP) and not module.is_adapted:
-            with closing(learned.source(train)) as plain_source:
+            with learned.source(train) as plain_source:
                 batches = plain_source.batches(learned.evaluation_rows)
                 module.adapt((first_of(batch.x), batch.weight) for batch in batches)
         optimizer = build_optimizer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 
@@ -157,6 +157,12 @@ class Source(ABC):
 
     def close(self) -> None:  # noqa: B027  (most have nothing to end)
         """End the processes and threads that read ahead."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        self.close()
 
 
 def bounds(n_rows: int, batch_size: int, min_rows: int) -> list[tuple[int, int]]:

@@ -232,18 +232,40 @@ def iterate(loader: Any) -> Generator[Any]:
     iterator = iter(loader)
     try:
         yield from iterator
-    except (RuntimeError, EOFError, ConnectionError) as error:
+    except (EOFError, ConnectionError) as error:
         # An error of the dataset's own begins with "Caught", as torch passes it on.
         if not getattr(loader, "num_workers", 0) or str(error).startswith("Caught"):
             raise
-        raise RuntimeError(
-            f"A DataLoader worker died ({error or type(error).__name__}), often for lack of "
-            "memory; use fewer of them, or none: `loader__num_workers=0`."
-        ) from error
+        raise dead_worker(error) from error
+    except RuntimeError as error:
+        if not says_worker_died(error):
+            raise
+        raise dead_worker(error) from error
     finally:
-        shut_down = getattr(iterator, "_shutdown_workers", None)
-        if shut_down is not None and not loader.persistent_workers:
-            shut_down()
+        if hasattr(iterator, "_shutdown_workers") and not loader.persistent_workers:
+            shut_down(iterator)
+
+
+def says_worker_died(error: BaseException) -> bool:
+    """Whether torch raised it for a worker that died; it does so wherever the main thread is."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+
+
+def dead_worker(error: BaseException) -> RuntimeError:
+    """The error that says what to do about a worker that died."""
+    return RuntimeError(
+        f"A DataLoader worker died ({error or type(error).__name__}), often for lack of memory; "
+        "use fewer of them, or none: `loader__num_workers=0`."
+    )
+
+
+def shut_down(iterator: Any) -> None:
+    """End the workers of a loader's iterator, also if one dies meanwhile."""
+    try:
+        iterator._shutdown_workers()
+    except RuntimeError:
+        # For each set of workers torch raises once.
+        iterator._shutdown_workers()
 
 
 def carried_labels(X: Any) -> NDArray[Any] | None:

@@ -16,6 +16,7 @@ from easyclf.data.datasets import (
     Fields,
     batch_fields,
     dataset_of,
+    dead_worker,
     fields_of,
     first_rows,
     has_own_collation,
@@ -25,7 +26,9 @@ from easyclf.data.datasets import (
     iterate,
     n_rows_of,
     other_shape,
+    says_worker_died,
     shapes_of,
+    shut_down,
 )
 from easyclf.data.tensors import check_finite
 from easyclf.modules import apply, like, tensors_of
@@ -287,9 +290,14 @@ class LoaderSource(Source):
             iterator = getattr(loader, "_iterator", None)
             if isinstance(loader, DataLoader) and iterator is not None:
                 # It kept its workers from one epoch to the next.
-                iterator._shutdown_workers()
+                shut_down(iterator)
                 loader._iterator = None
         self._loaders.clear()
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        super().__exit__(kind, error, traceback)
+        if error is not None and says_worker_died(error):
+            raise dead_worker(error) from error
 
 
 def _joined(batches: Iterator[Fields], min_rows: int) -> Iterator[Fields]:

@@ -48,6 +48,25 @@ class Kind(Dataset):
         return forms[self.kind]
 
 
+class Dying(Kind):
+    """Rows of which one, in the second batch, ends the worker that reads it."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def __getitem__(self, row):
+        if row == 17 and worker():
+            time.sleep(self.after)
+            os._exit(1)
+        return super().__getitem__(row)
+
+
+DYING = {"classes": [0, 1], "loader__num_workers": 1, "shuffle": False}
+# torch raises for a dead worker wherever the process is, in a finalizer too.
+dying = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 class Stream(IterableDataset):
     """The same rows, one after the other."""
 
@@ -231,15 +250,35 @@ class TestWorkers:
 
         assert not multiprocessing.active_children()
 
-    def test_a_worker_that_dies_is_an_error_with_a_hint(self):
-        class Dying(Kind):
-            def __getitem__(self, row):
-                if row == 17 and worker():
-                    os._exit(1)
-                return super().__getitem__(row)
+    @dying
+    @pytest.mark.parametrize("after", [0.0, 0.2])
+    def test_a_worker_that_dies_is_an_error_with_a_hint(self, after):
+        with pytest.raises(RuntimeError, match=r"worker died.*loader__num_workers=0"):
+            fit(Dying(after), **DYING)
 
-        with pytest.raises(RuntimeError, match=r"worker.*num_workers=0"):
-            fit(Dying(), classes=[0, 1], loader__num_workers=1)
+        assert not multiprocessing.active_children()
+
+    @dying
+    def test_a_worker_that_dies_during_a_step_is_one_with_the_same_hint(self):
+        def wait(state):
+            deadline = time.monotonic() + 10
+            while time.monotonic() < deadline:
+                time.sleep(0.01)
+
+        with pytest.raises(RuntimeError, match=r"worker died.*loader__num_workers=0"):
+            fit(Dying(0.2), callbacks=[LambdaCallback(on_batch_end=wait)], **DYING)
+
+        assert not multiprocessing.active_children()
+
+    @dying
+    def test_a_worker_that_dies_in_the_end_does_not_hide_the_error_before(self):
+        def fail(state):
+            raise LookupError("the first error")
+
+        with pytest.raises(LookupError, match="the first error"):
+            fit(Dying(0.5), callbacks=[LambdaCallback(on_batch_end=fail)], **DYING)
+
+        assert not multiprocessing.active_children()
 
     def test_ctrl_c_ends_the_workers(self):
         def interrupt(state):
