@@ -82,7 +82,7 @@ class Tapes:
         if seen < _SEEN or expected < seen + _WORTHWHILE:
             return None
         try:
-            tape = self._tapes[shape] = self._record(batch, function)
+            self._tapes[shape], result = self._record(batch, function)
         except NotRecordable as reason:
             self._n_calls = 0
             self._tapes.clear()
@@ -90,7 +90,9 @@ class Tapes:
             return None
         what = "trained" if self._mode else "evaluated"
         _log.debug("%s is %s from a tape.", type(self._module).__name__, what)
-        return tape
+        # What the trial gave is what this batch needs; nobody else holds it.
+        results = [result]
+        return lambda *_: results.pop()
 
     def check(self) -> None:
         """Forget the tapes if what they depend on has changed since they were made.
@@ -112,7 +114,8 @@ class Tapes:
         except NotRecordable:
             return None
 
-    def _record(self, batch: Batch, function: Callable[[Batch], Any]) -> Tape:
+    def _record(self, batch: Batch, function: Callable[[Batch], Any]) -> tuple[Tape, Any]:
+        """A tape, and what it gave in its trial, which leaves everything as `function` does."""
         if _get_current_dispatch_mode() is not None:
             raise NotRecordable("somebody else watches its operations")
         self._reading = reading = Reading([self._module, self._head])
@@ -128,19 +131,18 @@ class Tapes:
             left = _Moment(known)
             before.restore()
             found = tape(*inputs)
-            if not _is_same([expected, left.values], [found, _Moment(known).values]):
+            if not _is_same([expected, left.values], [found, _state(known)]):
                 raise NotRecordable("a replay differs from what it does")
             if self._read() != reading:
                 raise NotRecordable("its forward pass changes what it reads")
-        except NotRecordable:
-            raise
         except Exception as error:
-            raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
-        finally:
             before.restore()
+            if isinstance(error, NotRecordable):
+                raise
+            raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
         if isinstance(batch.x, torch.Tensor):
-            return tape
-        return lambda x, *rest: tape(*tensors_of(x), *rest)
+            return tape, found
+        return (lambda x, *rest: tape(*tensors_of(x), *rest)), found
 
 
 def _shape(x: Tensors) -> Any:
@@ -149,28 +151,31 @@ def _shape(x: Tensors) -> Any:
     return tuple(map(_shape, tensors_of(x)))
 
 
+def _cuda_devices(tensors: Sequence[torch.Tensor]) -> list[torch.device]:
+    return list(dict.fromkeys(tensor.device for tensor in tensors if tensor.is_cuda))
+
+
+def _state(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """The tensors themselves, and the states of torch's generators."""
+    states = map(torch.cuda.get_rng_state, _cuda_devices(tensors))
+    return [*tensors, torch.get_rng_state(), *states]
+
+
 class _Moment:
     """The values of tensors and the states of torch's generators, which can be put back."""
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         self._tensors = tensors
-        self._copies = [tensor.detach().clone() for tensor in tensors]
-        devices = {tensor.device for tensor in tensors if tensor.is_cuda}
-        self._cpu = torch.get_rng_state()
-        self._cuda = [(torch.cuda.get_rng_state(device), device) for device in devices]
-
-    @property
-    def values(self) -> list[torch.Tensor]:
-        """All of them."""
-        return [*self._copies, self._cpu, *(state for state, _ in self._cuda)]
+        self.values = [one.detach().clone() for one in _state(tensors)]
 
     @torch.no_grad()
     def restore(self) -> None:
         """Make everything as it was."""
-        for tensor, copy in zip(self._tensors, self._copies, strict=True):
-            tensor.copy_(copy)
-        torch.set_rng_state(self._cpu)
-        for state, device in self._cuda:
+        values = iter(self.values)
+        for tensor in self._tensors:
+            tensor.copy_(next(values))
+        torch.set_rng_state(next(values))
+        for device, state in zip(_cuda_devices(self._tensors), values, strict=True):
             torch.cuda.set_rng_state(state, device)
 
 
@@ -180,9 +185,11 @@ def _is_same(first: Any, second: Any) -> bool:
     A kernel may round another way when a tensor lies at another address.
     """
     if isinstance(first, torch.Tensor):
-        if not first.is_floating_point():
-            return torch.equal(first, second)
-        return torch.allclose(first, second, rtol=1e-4, atol=1e-6, equal_nan=True)
+        if torch.equal(first, second):
+            return True
+        return first.is_floating_point() and torch.allclose(
+            first, second, rtol=1e-4, atol=1e-6, equal_nan=True
+        )
     if isinstance(first, (tuple, list)):
         return all(map(_is_same, first, second))
     return bool(first == second)
