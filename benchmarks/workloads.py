@@ -209,6 +209,15 @@ TRAININGS = {
             layers=lambda keras: _mlp_layers(keras, 10),
         ),
         Training(
+            "wide MLP",
+            lambda: _images(10_000, (784,)),
+            lambda: _mlp(784, 512, 512, 10),
+            epochs=2,
+            batch_size=64,
+            layers=lambda keras: _mlp_layers(keras, 512, 512, 10),
+            hidden=(512, 512),
+        ),
+        Training(
             "LeNet",
             lambda: _images(3000, (1, 28, 28)),
             _lenet,

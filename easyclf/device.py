@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import torch
@@ -46,6 +47,14 @@ def available_memory() -> int | None:
         return None
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return 1024 * kilobytes[0] if kilobytes else None
+
+
+def processor() -> str:
+    """What the system says of the processor of the host, its maker among it."""
+    try:
+        return Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return platform.processor()
 
 
 def is_out_of_memory(error: Exception) -> bool:

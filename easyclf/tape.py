@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from easyclf.products import faster_product
+
 Tape = Callable[..., Any]
 
 _aten = torch.ops.aten
@@ -344,8 +346,7 @@ class _Compiler:
         return tape
 
     def _line(self, operation: _Operation) -> str:
-        function = operation.function
-        called = self._bind(_BOUND.get(function) or getattr(function, "_op", function))
+        called = self._bind(self._called(operation))
         arguments = [self._text(argument) for argument in operation.arguments]
         arguments += [f"{name}={self._text(item)}" for name, item in operation.keywords.items()]
         call = f"{called}({', '.join(arguments)})"
@@ -354,6 +355,14 @@ class _Compiler:
             return call  # in place
         names = _map(lambda leaf: self._name(leaf.number) if type(leaf) is _Value else "_", outputs)
         return f"{self._targets(names)} = {call}"
+
+    def _called(self, operation: _Operation) -> Any:
+        """What computes the operation in the least time."""
+        function = operation.function
+        product = None
+        if not operation.keywords:
+            product = faster_product(function, [self._tensors[n] for n in operation.inputs])
+        return product or _BOUND.get(function) or getattr(function, "_op", function)
 
     def _targets(self, names: Any) -> str:
         if isinstance(names, str):

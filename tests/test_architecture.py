@@ -12,6 +12,7 @@ PACKAGE = Path(easyclf.__file__).parent
 FLOORS = {
     "bedrock": ["validation", "device", "randomness", "interrupts"],
     "ground": [
+        "products",
         "tape",
         "purity",
         "parameters",

@@ -1,0 +1,126 @@
+"""Products of matrices by oneDNN: right in every layout, and only where they are faster."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from torch import nn
+
+from easyclf import Estimator, products
+from easyclf.products import faster_product, is_mkl_slow
+
+ATEN = torch.ops.aten
+torch_has_onednn = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+pytestmark = pytest.mark.skipif(not torch_has_onednn, reason="torch was built without oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def _slow_mkl(monkeypatch):
+    monkeypatch.setattr(products, "is_mkl_slow", lambda: True)
+
+
+def normal(*shape, **keywords):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0), **keywords)
+
+
+LAYOUTS = {
+    "as they are": lambda n, k: normal(n, k),
+    "transposed": lambda n, k: normal(k, n).t(),
+    "part of the columns": lambda n, k: normal(n, 2 * k)[:, :k],
+    "every other column": lambda n, k: normal(n, 2 * k)[:, ::2],
+    "every other row": lambda n, k: normal(2 * n, k)[::2],
+    "one row, repeated": lambda n, k: normal(1, k).expand(n, k),
+}
+
+
+@pytest.mark.parametrize("first", LAYOUTS)
+@pytest.mark.parametrize("second", LAYOUTS)
+def test_products_are_right_in_every_layout(first, second):
+    x, weight, bias = LAYOUTS[first](256, 400), LAYOUTS[second](40, 400), normal(40)
+    calls = {
+        ATEN.mm.default: (x, weight.t()),
+        ATEN.addmm.default: (bias, x, weight.t()),
+        ATEN.linear.default: (x, weight, bias),
+    }
+
+    for function, tensors in calls.items():
+        found = faster_product(function, tensors)(*tensors)
+        expected = function(*(one.double() for one in tensors))
+        torch.testing.assert_close(found.double(), expected, rtol=1e-4, atol=1e-3)
+        assert found.stride() == function(*tensors).stride()
+
+
+def test_rows_of_several_dimensions_are_multiplied_too():
+    x, weight = normal(16, 32, 128), normal(64, 128)
+
+    found = faster_product(ATEN.linear.default, [x, weight])(x, weight)
+
+    torch.testing.assert_close(found, x @ weight.t(), rtol=1e-4, atol=1e-3)
+
+
+LARGE = (normal(256, 400), normal(400, 40))
+REFUSED = {
+    "small": (ATEN.mm.default, [normal(64, 64), normal(64, 64)]),
+    "narrow": (ATEN.mm.default, [normal(1024, 1024), normal(1024, 4)]),
+    "empty": (ATEN.mm.default, [normal(1024, 0), normal(0, 1024)]),
+    "double": (ATEN.mm.default, [one.double() for one in LARGE]),
+    "half": (ATEN.mm.default, [one.bfloat16() for one in LARGE]),
+    "a matrix is added": (ATEN.addmm.default, [normal(256, 40), *LARGE]),
+    "one number is added": (ATEN.addmm.default, [normal(1), *LARGE]),
+    "something else": (ATEN.matmul.default, LARGE),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_other_products_are_left_to_torch(name):
+    assert faster_product(ATEN.mm.default, LARGE) is not None
+
+    assert faster_product(*REFUSED[name]) is None
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration:UserWarning")
+def test_who_turns_onednn_off_gets_none_of_it():
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert faster_product(ATEN.mm.default, LARGE) is None
+
+
+@pytest.mark.parametrize(
+    ("capability", "processor", "expected"),
+    [
+        ("AVX512", "vendor_id : AuthenticAMD", True),
+        ("AVX512", "vendor_id : GenuineIntel", False),
+        ("AVX2", "vendor_id : AuthenticAMD", False),
+    ],
+)
+def test_mkl_is_slow_where_it_leaves_avx_512_idle(monkeypatch, capability, processor, expected):
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(products, "processor", lambda: processor)
+
+    assert is_mkl_slow.__wrapped__() is expected
+
+
+def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
+    X = np.random.default_rng(0).normal(size=(400, 300)).astype(np.float32)
+    y = (X[:, :3].sum(1) > 0).astype(int)
+    used = []
+
+    def count(function, tensors):
+        product = faster_product(function, tensors)
+        if product is not None:
+            used.append(function)
+        return product
+
+    monkeypatch.setattr("easyclf.tape.faster_product", count)
+    network = nn.Sequential(nn.Linear(300, 128), nn.ReLU(), nn.Linear(128, 64), nn.Linear(64, 2))
+
+    clf = Estimator(network, epochs=80, batch_size=100, lr=1e-3, random_state=0)
+    clf.set_params(optimizer__eps=1e-3, validation_split=0.25)
+
+    taped, plain = clf.fit(X, y), clone(clf).set_params(compile=False).fit(X, y)
+
+    assert set(used) == {ATEN.addmm.default, ATEN.mm.default, ATEN.linear.default}
+    np.testing.assert_allclose(taped.history_["loss"], plain.history_["loss"], rtol=1e-3)
+    np.testing.assert_allclose(taped.history_["val_loss"], plain.history_["val_loss"], rtol=1e-3)
+    np.testing.assert_allclose(taped.predict_proba(X), plain.predict_proba(X), atol=1e-3)
