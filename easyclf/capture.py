@@ -18,7 +18,7 @@ from easyclf.tape import NotRecordable, Tape, record
 
 _log = logging.getLogger("easyclf")
 # A tape is made for a shape that came this often and will come so much more often: to make and
-# to try it takes as long as it saves in some thirty steps.
+# to try it takes as long as it saves in some twenty steps.
 _SEEN, _WORTHWHILE = 5, 64
 # The time of modules with more weights goes into arithmetic.
 _MOST_WEIGHTS = 2**24
@@ -168,7 +168,7 @@ class _Moment:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Make everything as it was, and write nothing where nothing has changed."""
+        """Make everything as it was; what has not changed is not written, as a file may not be."""
         values = iter(self.values)
         for tensor in self._tensors:
             value = next(values)

@@ -697,6 +697,17 @@ def test_a_taped_fit_goes_on():
     assert_near(run("auto"), run(False))
 
 
+@pytest.mark.parametrize("batch_size", [-1, 11])
+def test_rows_of_a_file_that_cannot_be_written_are_only_read(tmp_path, batch_size, log):
+    """To write there, even what is there already, would end the process."""
+    np.save(tmp_path / "rows.npy", TABLE)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+
+    fit(Net(nn.Tanh()), X, "auto", batch_size=batch_size, shuffle=False)
+
+    assert "Net is trained from a tape." in log()
+
+
 def test_short_runs_and_rare_shapes_get_no_tape(monkeypatch, log):
     """A tape has to earn what it costs."""
     monkeypatch.undo()
