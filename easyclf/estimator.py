@@ -92,8 +92,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         Precision of the arithmetic; the last two are torch's autocast.
     compile : {"auto", True, False}, default="auto"
         How far to go for speed. "auto" records the step of a small module once and plays it from
-        then on, where that is proved to change nothing; True is `torch.compile`, for large
-        modules and many epochs; False runs everything as it is written.
+        then on, where that is proved to change nothing but rounding; True is `torch.compile`, for
+        large modules and many epochs; False runs everything as it is written.
     clip_grad_norm : float, default=None
         The norm that each step's gradient is clipped to.
     accumulate : int, default=1

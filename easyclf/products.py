@@ -16,7 +16,7 @@ import torch
 from easyclf.device import processor
 
 _aten = torch.ops.aten
-# Smaller products take less time than it takes to call oneDNN.
+# Multiplications for each thread; smaller products are over before oneDNN begins.
 _LARGE = 2_000_000
 # MKL has kernels of its own for matrices as narrow as vectors.
 _NARROW = 8
@@ -35,9 +35,19 @@ def faster_product(function: Any, tensors: Sequence[torch.Tensor]) -> Callable[.
         *bias, first, second = tensors
     shared = max(1, first.shape[-1])
     sides = (first.numel() // shared, shared, second.numel() // shared)
-    if any(one.shape != sides[2:] for one in bias):
-        return None
-    return product if min(sides) >= _NARROW and math.prod(sides) >= _LARGE else None
+    is_large = math.prod(sides) >= _LARGE * torch.get_num_threads() and min(sides) >= _NARROW
+    is_known = _is_dense(first) and _is_dense(second)
+    # oneDNN reads a bias from memory as if its numbers lay side by side.
+    is_known &= all(one.shape == sides[2:] and one.is_contiguous() for one in bias)
+    return product if is_large and is_known else None
+
+
+def _is_dense(matrix: torch.Tensor) -> bool:
+    """Whether its rows or its columns each lie in one piece of memory, and none in two."""
+    if matrix.ndim != 2:
+        return matrix.is_contiguous()
+    (n_rows, n_columns), (down, right) = matrix.shape, matrix.stride()
+    return (right == 1 and down >= n_columns) or (down == 1 and right >= n_rows)
 
 
 @functools.cache

@@ -24,7 +24,7 @@ class Step:
     """One step: the gradients of a group of batches, clipped, and an update of the weights.
 
     Where it is sound the forward and the backward pass are played from a tape, and the kernel of
-    the optimizer is called directly. What it computes is the same.
+    the optimizer is called directly. What it computes is the same, but for rounding.
 
     Parameters
     ----------

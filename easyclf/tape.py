@@ -15,8 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from easyclf.products import faster_product
-
 Tape = Callable[..., Any]
 
 _aten = torch.ops.aten
@@ -211,17 +209,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return _Value(number)
 
 
+# An operation of ATen and its tensors to another function that does the same, or to None.
+Choice = Callable[[Any, Sequence[torch.Tensor]], Callable[..., Any] | None]
+
+
 def record(
     function: Callable[[], Any], inputs: Sequence[torch.Tensor], known: Sequence[torch.Tensor]
-) -> tuple[Any, Tape]:
-    """Call `function`, and make a tape of what it does.
+) -> tuple[Any, Callable[[Choice], Tape]]:
+    """Call `function`, and note what it does.
 
     Parameters
     ----------
     function : callable
         It takes nothing, and works with `inputs` and `known`.
     inputs : sequence of Tensor
-        Others of the same shapes take their places in a replay.
+        Others of the same shapes take their places in a replay. None comes twice.
     known : sequence of Tensor
         Tensors that stay: weights, buffers, constants. What changes is their values.
 
@@ -229,9 +231,9 @@ def record(
     -------
     result : tensors and other objects in tuples, lists and dicts
         What `function` returned.
-    tape : callable
-        It takes the like of `inputs`, ignores what more is given, and returns the like of
-        `result`.
+    make_tape : callable
+        It makes a tape, given a choice of other functions for operations. A tape takes the like of
+        `inputs`, ignores what more is given, and returns the like of `result`.
 
     Raises
     ------
@@ -242,14 +244,16 @@ def record(
     # CUDA's backward pass has a thread of its own, which the recorder would not see.
     with torch.autograd.set_multithreading_enabled(False), recorder:
         result = function()
-    return result, _Compiler(recorder, len(inputs)).compile(_map(recorder.place, result))
+    place = _map(recorder.place, result)
+    return result, lambda choose: _Compiler(recorder, len(inputs), choose).compile(place)
 
 
 class _Compiler:
     """Leaves out of a recording what need not be done again, and writes the rest as Python."""
 
-    def __init__(self, recorder: _Recorder, n_inputs: int) -> None:
+    def __init__(self, recorder: _Recorder, n_inputs: int, choose: Choice) -> None:
         self._tensors, operations = recorder.tensors, recorder.operations
+        self._choose = choose
         self._inputs = range(n_inputs)
         # Tensors that are there before a replay begins; those that never change are constants.
         self._fixed = {*range(n_inputs, recorder.n_known), *recorder.literals}
@@ -359,10 +363,10 @@ class _Compiler:
     def _called(self, operation: _Operation) -> Any:
         """What computes the operation in the least time."""
         function = operation.function
-        product = None
+        chosen = None
         if not operation.keywords:
-            product = faster_product(function, [self._tensors[n] for n in operation.inputs])
-        return product or _BOUND.get(function) or getattr(function, "_op", function)
+            chosen = self._choose(function, [self._tensors[n] for n in operation.inputs])
+        return chosen or _BOUND.get(function) or getattr(function, "_op", function)
 
     def _targets(self, names: Any) -> str:
         if isinstance(names, str):

@@ -124,6 +124,13 @@ def sequence(layer, **keywords):
     return Recurrent()
 
 
+class InPlace(Net):
+    """What it does to its input would do more if it were done twice."""
+
+    def forward(self, x):
+        return self.last(self.first(x.mul_(2).add_(1)))
+
+
 class Cells(nn.Module):
     def __init__(self):
         super().__init__()
@@ -270,6 +277,7 @@ ZOO = {
     "spectral norm": (Net(parametrizations.spectral_norm(nn.Linear(8, 8))), TABLE),
     "noise in training": (net(noisy), TABLE),
     "a literal, changed in place": (net(accumulated), TABLE),
+    "input changed in place": (InPlace(), TABLE),
     "written in place": (net(written), TABLE),
     "a branch on self": (net(lambda self, x: x if self.deep else -x, deep=True), TABLE),
     "a loop over layers": (
@@ -738,20 +746,59 @@ def test_an_error_while_recording_leaves_the_fit_as_it_is(monkeypatch, log):
     assert "no such thing" in log()[0]
 
 
-def test_a_tape_that_gives_something_else_is_not_used(monkeypatch, log):
+@pytest.mark.parametrize("module", [Net(nn.Dropout(0.3)), InPlace()])
+def test_a_tape_that_gives_something_else_is_not_used(module, monkeypatch, log):
     from easyclf import capture
 
     def record(function, inputs, known):
-        result, _ = original(function, inputs, known)
+        result, make_tape = original(function, inputs, known)
         measured, *rest = result if isinstance(result[0], tuple) else (result,)
-        return result, lambda *batch: ((measured[0] + 1, *measured[1:]), *rest)
+
+        def play(*batch):
+            make_tape(capture.faster_product)(*batch)
+            return (measured[0] + 1, *measured[1:]), *rest
+
+        return result, lambda choose: play
 
     original = capture.record
     monkeypatch.setattr(capture, "record", record)
 
-    assert_the_same(Net(nn.Dropout(0.3)), TABLE)
+    assert_the_same(module, TABLE, shuffle=False)
 
     assert "differs" in log()[0]
+
+
+def test_a_kernel_that_gives_something_else_is_not_used(monkeypatch, log):
+    def choose(operation, tensors):
+        return worse if operation is torch.ops.aten.addmm.default else None
+
+    def worse(*tensors):
+        return torch.addmm(*tensors) * 1.01
+
+    monkeypatch.setattr("easyclf.capture.faster_product", choose)
+
+    assert_the_same(Net(nn.BatchNorm1d(8)), TABLE)
+
+    assert "Net is trained from a tape." in log()
+
+
+def test_one_tensor_under_two_names_is_played_from_a_tape(log):
+    class Both(Net):
+        def forward(self, a, b):
+            return super().forward(a + b)
+
+    def twice(x):
+        return {"a": x["a"], "b": x["a"]}
+
+    X = {"a": TABLE, "b": TABLE}
+
+    def run(mode):
+        torch.manual_seed(0)
+        clf = Estimator(Both(nn.Tanh()), compile=mode, preprocess=twice, **SETTINGS)
+        return everything(clf.fit(X, LABELS))
+
+    assert_near(run("auto"), run(False))
+    assert not [line for line in log() if "as it is" in line]
 
 
 def test_named_tuples_within_forward_are_fine(log):

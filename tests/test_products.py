@@ -17,6 +17,17 @@ pytestmark = pytest.mark.skipif(not torch_has_onednn, reason="torch was built wi
 @pytest.fixture(autouse=True)
 def _slow_mkl(monkeypatch):
     monkeypatch.setattr(products, "is_mkl_slow", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+@pytest.fixture
+def log(caplog):
+    """What was logged of tapes."""
+    caplog.set_level("DEBUG", "easyclf")
+    return lambda: [record.message for record in caplog.records]
+
+
+LABELS = np.arange(400) % 64
 
 
 def normal(*shape, **keywords):
@@ -27,9 +38,7 @@ LAYOUTS = {
     "as they are": lambda n, k: normal(n, k),
     "transposed": lambda n, k: normal(k, n).t(),
     "part of the columns": lambda n, k: normal(n, 2 * k)[:, :k],
-    "every other column": lambda n, k: normal(n, 2 * k)[:, ::2],
     "every other row": lambda n, k: normal(2 * n, k)[::2],
-    "one row, repeated": lambda n, k: normal(1, k).expand(n, k),
 }
 
 
@@ -59,6 +68,7 @@ def test_rows_of_several_dimensions_are_multiplied_too():
 
 
 LARGE = (normal(256, 400), normal(400, 40))
+MATRIX = normal(40, 400)
 REFUSED = {
     "small": (ATEN.mm.default, [normal(64, 64), normal(64, 64)]),
     "narrow": (ATEN.mm.default, [normal(1024, 1024), normal(1024, 4)]),
@@ -67,6 +77,13 @@ REFUSED = {
     "half": (ATEN.mm.default, [one.bfloat16() for one in LARGE]),
     "a matrix is added": (ATEN.addmm.default, [normal(256, 40), *LARGE]),
     "one number is added": (ATEN.addmm.default, [normal(1), *LARGE]),
+    "a bias that is repeated": (ATEN.linear.default, [LARGE[0], MATRIX, normal(1).expand(40)]),
+    "a column as bias": (ATEN.linear.default, [LARGE[0], MATRIX, normal(40, 7)[:, 3]]),
+    "a column as bias of addmm": (ATEN.addmm.default, [normal(40, 7)[:, 3], *LARGE]),
+    "every other column": (ATEN.mm.default, [normal(256, 800)[:, ::2], LARGE[1]]),
+    "one row, repeated": (ATEN.mm.default, [normal(1, 400).expand(256, 400), LARGE[1]]),
+    "rows that overlap": (ATEN.mm.default, [normal(655).unfold(0, 400, 1), LARGE[1]]),
+    "turned rows": (ATEN.linear.default, [normal(32, 16, 128).transpose(0, 1), normal(64, 128)]),
     "something else": (ATEN.matmul.default, LARGE),
 }
 
@@ -101,6 +118,14 @@ def test_mkl_is_slow_where_it_leaves_avx_512_idle(monkeypatch, capability, proce
     assert is_mkl_slow.__wrapped__() is expected
 
 
+def test_more_threads_take_more_numbers(monkeypatch):
+    assert faster_product(ATEN.mm.default, LARGE) is not None
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+
+    assert faster_product(ATEN.mm.default, LARGE) is None
+
+
 def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
     X = np.random.default_rng(0).normal(size=(400, 300)).astype(np.float32)
     y = (X[:, :3].sum(1) > 0).astype(int)
@@ -112,7 +137,7 @@ def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
             used.append(function)
         return product
 
-    monkeypatch.setattr("easyclf.tape.faster_product", count)
+    monkeypatch.setattr("easyclf.capture.faster_product", count)
     network = nn.Sequential(nn.Linear(300, 128), nn.ReLU(), nn.Linear(128, 64), nn.Linear(64, 2))
 
     clf = Estimator(network, epochs=80, batch_size=100, lr=1e-3, random_state=0)
@@ -124,3 +149,14 @@ def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
     np.testing.assert_allclose(taped.history_["loss"], plain.history_["loss"], rtol=1e-3)
     np.testing.assert_allclose(taped.history_["val_loss"], plain.history_["val_loss"], rtol=1e-3)
     np.testing.assert_allclose(taped.predict_proba(X), plain.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_the_size_of_the_numbers_does_not_tell_the_kernels_apart(scale, monkeypatch, log):
+    monkeypatch.setattr("easyclf.capture._as_recorded", None)  # would fail
+    X = np.random.default_rng(0).normal(size=(400, 300)).astype(np.float32) * scale
+    network = nn.Sequential(nn.Linear(300, 128), nn.ReLU(), nn.Linear(128, 64))
+
+    Estimator(network, epochs=80, batch_size=100, lr=1e-6 / scale, random_state=0).fit(X, LABELS)
+
+    assert log() == ["Sequential is trained from a tape."]

@@ -255,16 +255,18 @@ def dead_worker(error: BaseException) -> RuntimeError:
     """The error that says what to do about a worker that died."""
     return RuntimeError(
         f"A DataLoader worker died ({error or type(error).__name__}), often for lack of memory; "
-        "use fewer of them, or none: `loader__num_workers=0`."
+        "use fewer of them, or none: `loader__num_workers=0`, or num_workers=0 of your own loader."
     )
 
 
 def shut_down(iterator: Any) -> None:
-    """End the workers of a loader's iterator, also if one dies meanwhile."""
+    """End the workers of a loader's iterator, also if torch reports there that one has died."""
     try:
         iterator._shutdown_workers()
-    except RuntimeError:
-        # For each set of workers torch raises once.
+    except RuntimeError as error:
+        if not says_worker_died(error):
+            raise
+        # It may not have begun; else this does nothing.
         iterator._shutdown_workers()
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data import get_worker_info as worker
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.data.datasets import fields_of
+from easyclf.data.datasets import fields_of, shut_down
 
 RNG = np.random.default_rng(0)
 LABELS = np.arange(60) % 2
@@ -279,6 +279,28 @@ class TestWorkers:
             fit(Dying(0.5), callbacks=[LambdaCallback(on_batch_end=fail)], **DYING)
 
         assert not multiprocessing.active_children()
+
+    @pytest.mark.parametrize("began", [False, True])
+    def test_workers_are_ended_also_if_torch_says_there_that_one_died(self, began):
+        calls = []
+
+        class Iterator:
+            def _shutdown_workers(self):
+                calls.append("ended" if calls or began else "not begun")
+                if len(calls) == 1:
+                    raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+
+        shut_down(Iterator())
+
+        assert calls[-1] == "ended"
+
+    def test_another_error_in_ending_the_workers_is_passed_on(self):
+        class Iterator:
+            def _shutdown_workers(self):
+                raise RuntimeError("no more threads")
+
+        with pytest.raises(RuntimeError, match="no more threads"):
+            shut_down(Iterator())
 
     def test_ctrl_c_ends_the_workers(self):
         def interrupt(state):
