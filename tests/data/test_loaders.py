@@ -295,9 +295,13 @@ class TestWorkers:
         assert calls[-1] == "ended"
 
     def test_another_error_in_ending_the_workers_is_passed_on(self):
+        calls = []
+
         class Iterator:
             def _shutdown_workers(self):
-                raise RuntimeError("no more threads")
+                calls.append("called")
+                if len(calls) == 1:
+                    raise RuntimeError("no more threads")
 
         with pytest.raises(RuntimeError, match="no more threads"):
             shut_down(Iterator())
