@@ -48,7 +48,7 @@ class Training:
 
     def shortened(self) -> Training:
         """Fewer epochs, for a quick look."""
-        return replace(self, epochs=-(-self.epochs // 4))
+        return replace(self, epochs=-(-self.epochs // 6))
 
 
 def _blobs() -> Data:
