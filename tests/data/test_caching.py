@@ -10,54 +10,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from easyclf import Estimator
 from easyclf.data import cached, caching
+from small_dataset import LABELS, ROWS, SETTINGS, Joined, Kind, fit
 
-RNG = np.random.default_rng(0)
-LABELS = np.arange(60) % 2
-ROWS = RNG.normal(size=(60, 4)).astype(np.float32) + LABELS[:, None]
-SETTINGS = {"epochs": 3, "lr": 0.05, "batch_size": 16, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-
-
-class Kind(Dataset):
-    """Rows of one of the forms that items have."""
-
-    def __init__(self, kind="pair", noise=0.0):
-        self.kind, self.noise = kind, noise
-
-    def __len__(self):
-        return 60
-
-    def __getitem__(self, row):
-        x, y = torch.from_numpy(ROWS[row]), int(LABELS[row])
-        if self.noise:
-            x = x + self.noise * torch.randn(4) + np.random.normal()  # noqa: NPY002
-        forms = {
-            "pair": (x, y),
-            "weight": (x, y, 1.0 + row % 3),
-            "dict": {"features": x, "label": y},
-            "inputs by name": {"a": x[:2], "b": x[2:], "y": y},
-            "arrays": (ROWS[row], np.int64(y)),
-            "text": (x, "no yes".split()[y]),
-        }
-        return forms[self.kind]
-
-
-class Joined(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Linear(4, 2)
-
-    def forward(self, a, b):
-        return self.layer(torch.cat([a, b], 1))
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
-
-
-def fit(X, module=None, **parameters):
-    return Estimator(module or network(), **{**SETTINGS, **parameters}).fit(X)
 
 
 @pytest.mark.parametrize("kind", ["pair", "weight", "dict", "arrays", "text"])
