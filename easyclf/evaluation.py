@@ -13,6 +13,7 @@ from easyclf.data import Batch, Source
 from easyclf.device import is_out_of_memory
 from easyclf.heads import Head
 from easyclf.metrics import Measured, RunningMetrics
+from easyclf.modules import advise_on_tokens
 from easyclf.precision import Forward, Precision
 
 Result = TypeVar("Result")
@@ -41,12 +42,14 @@ class Evaluation:
 
     Parameters
     ----------
+    module : nn.Module
+        What the rows go through, to be named in errors.
     n_rows : int
         Rows in a batch.
     """
 
-    def __init__(self, n_rows: int) -> None:
-        self._n_rows = n_rows
+    def __init__(self, module: nn.Module, n_rows: int) -> None:
+        self._module, self._n_rows = module, n_rows
         self._has_warned = False
 
     def each(self, source: Source, function: Callable[[Batch], Result]) -> Iterator[Result]:
@@ -60,12 +63,15 @@ class Evaluation:
                         yield function(part)
                         continue
                     except Exception as error:
-                        self._make_room(error, part.n_rows)
+                        self._make_room(error, part)
                 half = part.n_rows // 2
                 parts += [part.rows(half, None), part.rows(0, half)]
 
-    def _make_room(self, error: Exception, n_rows: int) -> None:
+    def _make_room(self, error: Exception, batch: Batch) -> None:
+        n_rows = batch.n_rows
         if n_rows == 1 or not is_out_of_memory(error):
+            note = f"In {type(self._module).__name__}, on a batch of shape {batch.shape}."
+            error.add_note(note + advise_on_tokens(self._module, batch.x, error))
             raise error
         self._n_rows = n_rows // 2
         if not self._has_warned:
@@ -98,7 +104,7 @@ def predict_outputs(
     def outputs(batch: Batch) -> torch.Tensor:
         return head.columns(precision.run(module, batch.x)).cpu()
 
-    return torch.cat(list(Evaluation(n_rows).each(source, outputs)))
+    return torch.cat(list(Evaluation(module, n_rows).each(source, outputs)))
 
 
 def check_any_batch(metrics: RunningMetrics) -> None:

@@ -342,15 +342,21 @@ def embeds(module: nn.Module) -> bool:
     return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
 
 
-def describe_tokens(module: nn.Module, x: Tensors) -> str:
-    """Which tokens a batch has, and how many rows the embeddings of the module; else nothing."""
+def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
+    """What an error may have to do with the embeddings of the module; nothing if it has none."""
     sizes = [
         layer.num_embeddings
         for layer in module.modules()
         if isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
     ]
-    tokens = [one for one in tensors_of(x) if one.dtype == torch.int64 and one.numel()]
-    if not sizes or not tokens:
+    if not sizes:
+        return ""
+    inputs = tensors_of(x)
+    if not isinstance(error, IndexError):
+        is_any_float = any(one.is_floating_point() for one in inputs)
+        return " Its nn.Embedding needs tokens of an integer dtype." if is_any_float else ""
+    tokens = [one for one in inputs if one.dtype == torch.int64 and one.numel()]
+    if not tokens:
         return ""
     low, high = min(int(one.min()) for one in tokens), max(int(one.max()) for one in tokens)
     return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."

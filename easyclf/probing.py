@@ -21,6 +21,7 @@ from easyclf.heads import Head
 from easyclf.modules import (
     Probe,
     Tensors,
+    advise_on_tokens,
     apply,
     embeds,
     is_any_lazy,
@@ -101,9 +102,14 @@ def _probe_placement(
         is_large = prefers_channels_last(module, placement.device, batch_size * row_numbers)
         try:
             seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
+        except IndexError as error:
+            error.add_note(_probed_with(module, x) + advise_on_tokens(module, x, error))
+            raise
         except (RuntimeError, TypeError, ValueError) as error:
             if tokens is choices[-1]:
-                error.add_note(_probed_with(module, x, was_embedded=len(choices) > 1))
+                was_embedded = len(choices) > 1
+                advice = "" if was_embedded else advise_on_tokens(module, x, error)
+                error.add_note(_probed_with(module, x) + advice)
                 raise error from first
             first = error
             continue
@@ -127,16 +133,13 @@ def _token_choices(module: nn.Module, x: Tensors) -> list[tuple[Any, ...]]:
     return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
 
 
-def _probed_with(module: nn.Module, x: Tensors, *, was_embedded: bool) -> str:
+def _probed_with(module: nn.Module, x: Tensors) -> str:
     shapes = apply(lambda one: tuple(one.shape), x)
     dtypes = ", ".join(str(one.dtype) for one in tensors_of(x))
-    note = (
+    return (
         f"easyclf called {type(module).__name__}.forward with a batch of shape {shapes} and dtype "
         f"{dtypes}."
     )
-    if embeds(module) and not was_embedded:
-        note += " It has an nn.Embedding, which needs tokens of an integer dtype."
-    return note
 
 
 def _probe_layout(

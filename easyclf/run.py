@@ -132,7 +132,7 @@ class Learned(NamedTuple):
             isolated(self.seed, self.placement.device, waits=False),
             self.source(rows) as source,
         ):
-            return evaluate(source, Evaluation(self.evaluation_rows), measure_batch)
+            return evaluate(source, Evaluation(module, self.evaluation_rows), measure_batch)
 
     def on_cpu(self) -> Learned:
         """A copy for a machine without the accelerator."""

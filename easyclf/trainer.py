@@ -17,7 +17,7 @@ from easyclf.device import is_out_of_memory
 from easyclf.evaluation import Evaluation, check_any_batch, evaluate, measure
 from easyclf.interrupts import Interruption, deferred_interrupts
 from easyclf.metrics import Measured, RunningMetrics
-from easyclf.modules import describe_tokens, tensors_of
+from easyclf.modules import advise_on_tokens, tensors_of
 from easyclf.precision import Precision
 from easyclf.state import Snapshot, TrainingState
 from easyclf.step import Step
@@ -81,7 +81,7 @@ class Trainer:
         self._hooks = Hooks(callbacks)
         self._batch_size = batch_size
         self._min_rows = min_rows
-        self._evaluation = Evaluation(evaluation_rows)
+        self._evaluation = Evaluation(state.module, evaluation_rows)
         self._accumulate = accumulate
         self._train, self._valid, self._generator = train, valid, generator
         # Who looks at single steps is shown each of them.
@@ -164,9 +164,7 @@ class Trainer:
                     f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
                     f"{group[0].shape}."
                 )
-                if isinstance(error, IndexError):
-                    note += describe_tokens(state.module, group[0].x)
-                error.add_note(note)
+                error.add_note(note + advise_on_tokens(state.module, group[0].x, error))
                 raise
             for one in measured:
                 metrics.add(one)

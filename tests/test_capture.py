@@ -216,8 +216,6 @@ def chosen(self, x):
     return x.scatter(1, places, values.sort(1).values)
 
 
-# Where a gradient is nothing but rounding, as that of a bias before a batch normalization, a small
-# epsilon makes steps of it.
 ZOO = {
     "linear": (nn.Linear(6, 3), TABLE),
     "relu": (Net(nn.ReLU()), TABLE),
@@ -234,7 +232,7 @@ ZOO = {
     "glu": (Net(nn.Sequential(nn.Linear(8, 16), nn.GLU())), TABLE),
     "dropout": (Net(nn.Dropout(0.3)), TABLE),
     "alpha dropout": (Net(nn.AlphaDropout(0.3)), TABLE),
-    "batch norm": (Net(nn.BatchNorm1d(8, eps=0.1)), TABLE),
+    "batch norm": (Net(nn.BatchNorm1d(8)), TABLE),
     "layer norm": (Net(nn.LayerNorm(8)), TABLE),
     "rms norm": (Net(nn.RMSNorm(8)), TABLE),
     "bilinear": (net(lambda self, x: self.two(x, x), two=nn.Bilinear(8, 8, 8)), TABLE),
@@ -247,7 +245,7 @@ ZOO = {
     "average pool": (images(nn.Conv2d(2, 4, 3), nn.AvgPool2d(2)), IMAGES),
     "adaptive pool": (images(nn.Conv2d(2, 4, 3), nn.AdaptiveAvgPool2d(2)), IMAGES),
     "fractional pool": (images(nn.FractionalMaxPool2d(2, output_size=4)), IMAGES),
-    "batch norm 2d": (images(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, eps=0.1), nn.ReLU()), IMAGES),
+    "batch norm 2d": (images(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), IMAGES),
     "group norm": (images(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), IMAGES),
     "instance norm": (images(nn.InstanceNorm2d(2, track_running_stats=True)), IMAGES),
     "dropout 2d": (images(nn.Conv2d(2, 4, 3), nn.Dropout2d(0.3)), IMAGES),
@@ -303,7 +301,10 @@ def test_a_tape_changes_nothing(name, library, monkeypatch, log):
         monkeypatch.setattr(products, "_LARGE", 0)
         monkeypatch.setattr(products, "_NARROW", 1)
 
-    assert_the_same(module, X, optimizer__eps=1e-3)
+    # Adam makes steps of a gradient that is nothing but rounding, as that of a bias before a batch
+    # normalization; the less the larger its epsilon. Another library rounds more differently.
+    settings = {"optimizer": "sgd"} if library == "oneDNN" else {"optimizer__eps": 1e-3}
+    assert_the_same(module, X, **settings)
 
     kind = type(module).__name__
     assert f"{kind} is trained from a tape." in log()

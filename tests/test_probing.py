@@ -176,6 +176,28 @@ def test_a_token_beyond_the_embedding_is_named():
     )
 
 
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [(20, IndexError, "tokens are 20 to"), (0.5, RuntimeError, "tokens of an integer dtype")],
+)
+@pytest.mark.parametrize("method", ["fit", "predict", "score", "validate"])
+def test_what_is_no_token_is_named_wherever_it_comes(method, more, error, words):
+    tokens, labels = np.arange(20)[:, None], LABELS[:20]
+    module = nn.Sequential(nn.Embedding(20, 4), nn.Flatten(), nn.Linear(4, 2))
+    clf = Estimator(module, epochs=1, batch_size=-1).fit(tokens, labels)
+    calls = {
+        "fit": lambda rows: clf.fit(rows, labels),
+        "predict": clf.predict,
+        "score": lambda rows: clf.score(rows, labels),
+        "validate": lambda rows: clf.fit(tokens, labels, validation_data=(rows, labels)),
+    }
+
+    with pytest.raises(error) as caught:
+        calls[method](tokens + more)
+
+    assert any(words in note for note in caught.value.__notes__)
+
+
 def test_rows_that_come_only_once_are_refused():
     with pytest.raises(TypeError, match="zip, which can be gone through only once"):
         Estimator().fit(zip([[1.0]], [0], strict=True))
