@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.measure import Result
 from benchmarks.workloads import TRAININGS
+from easyclf.device import processor
 
 _PACKAGES = ("easyclf", "torch", "scikit-learn", "numpy", "skorch", "keras", "lightning")
 # Where the bars of the picture begin.
@@ -59,10 +60,9 @@ def ratios(results: Sequence[Result]) -> dict[tuple[str, str], np.ndarray[Any, A
 
 def machine(device: str, threads: int) -> str:
     """Where, when and with what was measured."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor()
+    said = processor()
+    names = [line for line in said.splitlines() if line.startswith("model name")]
+    name = names[0].partition(":")[2].strip() if names else said
     versions = []
     for package in _PACKAGES:
         try:
@@ -70,7 +70,7 @@ def machine(device: str, threads: int) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return (
-        f"{datetime.date.today():%-d %B %Y}, {processor}, {os.cpu_count()} cores, "
+        f"{datetime.date.today():%-d %B %Y}, {name}, {os.cpu_count()} cores, "
         f"{threads} thread(s), device {device}; Python {platform.python_version()}, "
         f"{', '.join(versions)}."
     )
