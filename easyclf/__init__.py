@@ -2,11 +2,13 @@
 
 from importlib.metadata import version
 
-from easyclf.callbacks import AccuracyLogger, Callback, EarlyStopping, LambdaCallback, ProgressBar
+from easyclf.callbacks.base import Callback, LambdaCallback
+from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
+from easyclf.callbacks.stopping import EarlyStopping
 from easyclf.data import MultiInput
 from easyclf.estimator import Estimator
-from easyclf.modules import MLP
-from easyclf.trainer import TrainingDiverged
+from easyclf.exceptions import TrainingDiverged
+from easyclf.mlp import MLP
 
 __version__ = version("easyclf")
 

@@ -16,12 +16,14 @@ from sklearn.utils._param_validation import Interval, InvalidParameterError, Opt
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar
-from easyclf.callbacks.loggers import is_watched
+from easyclf.callbacks.base import Callback
+from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar, is_watched
 from easyclf.data import Rows, is_dataset, is_loader, is_stream, split_rows
+from easyclf.data.reader import LabelledData, Reader, one_validation
 from easyclf.decisions import cheapest, with_uncertain
+from easyclf.engine.fitted import Fitted
+from easyclf.engine.fitting import PreviousFit, run
 from easyclf.history import History
-from easyclf.inputs import Given, Reader, one_validation
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
@@ -34,7 +36,6 @@ from easyclf.parameters import (
 )
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
-from easyclf.run import Earlier, Learned, run
 from easyclf.targets import Labels, TargetEncoder, read_labels
 
 
@@ -192,7 +193,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     history_: History
     n_iter_: int
     device_: torch.device
-    _learned: Learned
+    _fitted: Fitted
 
     @hide_keywords
     def __init__(
@@ -293,13 +294,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._begun(), self._overridden(overrides):
             self._check_parameters()
-            continues = bool(self.warm_start) and hasattr(self, "_learned")
-            seed = self._learned.seed if continues else draw_seed(self.random_state)
+            continues = bool(self.warm_start) and hasattr(self, "_fitted")
+            seed = self._fitted.seed if continues else draw_seed(self.random_state)
             reader = self._reader(continues)
             given = one_validation(validation_data, X_val, y_val, sample_weight_val)
             train, encoder = reader.read_training(
-                Given(X, y, sample_weight),
-                self._learned.encoder if continues else None,
+                LabelledData(X, y, sample_weight),
+                self._fitted.encoder if continues else None,
                 self.classes,
                 needs_labels=self.class_weight == "balanced"
                 or (given is None and bool(self.validation_split)),
@@ -348,7 +349,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._begun():
             self._check_parameters()
-            continues = hasattr(self, "_learned")
+            continues = hasattr(self, "_fitted")
             classes = self.classes if classes is None else classes
             if self.class_weight == "balanced":
                 raise ValueError(
@@ -363,11 +364,11 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                     )
             elif classes is None and not (y is not None and read_labels(y).ndim == 2):
                 raise ValueError("`classes` must be passed on the first call to partial_fit.")
-            seed = self._learned.seed if continues else draw_seed(self.random_state)
+            seed = self._fitted.seed if continues else draw_seed(self.random_state)
             reader = self._reader(continues)
             train, encoder = reader.read_training(
-                Given(X, y, sample_weight),
-                self._learned.encoder if continues else None,
+                LabelledData(X, y, sample_weight),
+                self._fitted.encoder if continues else None,
                 classes,
                 needs_labels=False,
             )
@@ -410,23 +411,23 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         ValueError
             If the rows are not as in `fit`, or `min_proba`, `uncertain` or `costs` make no sense.
         """
-        outputs, learned = self._outputs(X)
-        if learned.encoder.is_multilabel:
+        outputs, fitted = self._outputs(X)
+        if fitted.encoder.is_multilabel:
             if min_proba is not None or costs is not None:
                 raise ValueError(
                     "`min_proba` and `costs` are about one answer a row, but the target is "
                     "multilabel; decide from `predict_proba`."
                 )
-            indicator: Labels = learned.head.answers(outputs).numpy()
+            indicator: Labels = fitted.head.answers(outputs).numpy()
             return indicator
         if costs is None:
-            codes = learned.head.answers(outputs).numpy()
+            codes = fitted.head.answers(outputs).numpy()
         else:
-            codes = cheapest(learned.head.probabilities(outputs).numpy(), costs)
+            codes = cheapest(fitted.head.probabilities(outputs).numpy(), costs)
         labels: Labels = self.classes_[codes]
         if min_proba is None:
             return labels
-        best = learned.head.probabilities(outputs).max(1).values.numpy()
+        best = fitted.head.probabilities(outputs).max(1).values.numpy()
         return with_uncertain(labels, best, min_proba, uncertain, self.classes_)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
@@ -443,8 +444,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
             column is the probability of its label.
         """
-        outputs, learned = self._outputs(X)
-        return learned.head.probabilities(outputs).numpy()
+        outputs, fitted = self._outputs(X)
+        return fitted.head.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logarithms of the probabilities of the classes.
@@ -459,8 +460,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         log_probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        outputs, learned = self._outputs(X)
-        return learned.head.probabilities(outputs.double()).log().numpy()
+        outputs, fitted = self._outputs(X)
+        return fitted.head.probabilities(outputs.double()).log().numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
@@ -475,8 +476,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         decisions : ndarray of shape (n_samples,) or (n_samples, n_classes)
             With two classes the log-odds of the second one.
         """
-        outputs, learned = self._outputs(X)
-        return learned.head.decisions(outputs).numpy()
+        outputs, fitted = self._outputs(X)
+        return fitted.head.decisions(outputs).numpy()
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of the answers.
@@ -525,13 +526,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             `loss` and `accuracy`.
         """
         check_is_fitted(self)
-        learned = self._learned
+        fitted = self._fitted
         reader = self._reader(True, is_cached=False)
-        rows = reader.read_measured(Given(X, y, sample_weight), learned.encoder)
-        return learned.evaluate(self.module_, rows)
+        rows = reader.read_measured(LabelledData(X, y, sample_weight), fitted.encoder)
+        return fitted.evaluate(self.module_, rows)
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_learned")
+        return hasattr(self, "_fitted")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -542,7 +543,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        if hasattr(self, "_learned") and self.device_.type != "cpu":
+        if hasattr(self, "_fitted") and self.device_.type != "cpu":
             # What was fitted on an accelerator is to be read on any machine.
             module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
             learned_by_optimizer = optimizer.state_dict()
@@ -550,7 +551,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             # Loading moves the state of the optimizer to where its parameters now are.
             optimizer.load_state_dict(learned_by_optimizer)
             state["optimizer_"] = optimizer
-            state["_learned"] = self._learned.on_cpu()
+            state["_fitted"] = self._fitted.on_cpu()
             state["device_"] = torch.device("cpu")
         return state
 
@@ -627,12 +628,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
     def _reader(self, continues: bool, *, is_cached: bool | None = None) -> Reader:
         """What reads rows: the first ones, or such as are like those of `fit`."""
-        dtype = self._learned.precision.dtype if continues else precision_dtype(self.precision)
+        dtype = self._fitted.precision.dtype if continues else precision_dtype(self.precision)
         return Reader(
             self,
             dtype,
             forwarded(self.get_params(deep=False), "loader"),
-            self._learned.layout if continues else None,
+            self._fitted.schema if continues else None,
             is_cached=bool(self.cache) if is_cached is None else is_cached,
             takes_frames=self.module is None,
         )
@@ -662,13 +663,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """Train, make what was learned the estimator's own, and return what cut it short."""
         earlier = None
         if continues:
-            earlier = Earlier(self._learned, self.module_, self.optimizer_, self.history_)
-        assert reader.layout is not None
-        state, learned, interruption = run(
+            earlier = PreviousFit(self._fitted, self.module_, self.optimizer_, self.history_)
+        assert reader.schema is not None
+        state, fitted, interruption = run(
             self.get_params(deep=False),
             train,
             valid,
-            reader.layout,
+            reader.schema,
             encoder,
             callbacks,
             epochs=epochs,
@@ -680,20 +681,20 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         self.classes_ = encoder.classes_
         self.history_ = state.history
         self.n_iter_ = len(state.history)
-        self.device_ = learned.placement.device
-        self._learned = learned
+        self.device_ = fitted.input_format.device
+        self._fitted = fitted
         if reader.class_names is not None:
             self.class_names_ = reader.class_names
         elif hasattr(self, "class_names_"):
             del self.class_names_
         return interruption
 
-    def _outputs(self, X: Any) -> tuple[torch.Tensor, Learned]:
+    def _outputs(self, X: Any) -> tuple[torch.Tensor, Fitted]:
         """The raw outputs for all rows, in full precision."""
         check_is_fitted(self)
-        learned = self._learned
+        fitted = self._fitted
         rows = self._reader(True, is_cached=False).read_rows(X)
-        return learned.outputs(self.module_, rows), learned
+        return fitted.outputs(self.module_, rows), fitted
 
 
 def _is_positive(rate: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from easyclf.checks import name_of
 from easyclf.losses import (
     SMALLEST_LOG,
     CustomLoss,
@@ -19,37 +20,9 @@ from easyclf.losses import (
     row_loss,
     softmax,
 )
+from easyclf.output_kinds import output_kind
 from easyclf.targets import Labels
-from easyclf.validation import name_of
 
-_KINDS = {
-    "SigmoidBackward": "sigmoid",
-    "SoftmaxBackward": "softmax",
-    "LogSoftmaxBackward": "log_softmax",
-}
-# Operations after which the values are still what they were: views, copies, casts, clamps.
-_SEE_THROUGH = {
-    "Alias",
-    "Clamp",
-    "ClampMax",
-    "ClampMin",
-    "Clone",
-    "Expand",
-    "Permute",
-    "Reshape",
-    "ReshapeAlias",
-    "Select",
-    "Slice",
-    "Split",
-    "Squeeze",
-    "T",
-    "ToCopy",
-    "Transpose",
-    "Unbind",
-    "UnsafeView",
-    "Unsqueeze",
-    "View",
-}
 # Which explicit losses fit which outputs, and what to type where they do not.
 _FITS = {
     nn.CrossEntropyLoss: ("logits", "log_softmax"),
@@ -63,28 +36,6 @@ _RIGHT_LOSS = {
     "softmax": "'nll' (by name, which takes the log itself)",
     "log_softmax": "'nll' or 'cross_entropy'",
 }
-
-
-def output_kind(output: torch.Tensor) -> str:
-    """What the last operation of a module was: "sigmoid", "softmax", "log_softmax" or "logits".
-
-    The autograd graph says it, for functional and module forms alike.
-    """
-    node: Any = output.grad_fn
-    takes_log = False
-    while node is not None:
-        operation = node.name().partition("Backward")[0]
-        kind = _KINDS.get(f"{operation}Backward")
-        if kind is not None and takes_log:
-            return "log_softmax" if kind == "softmax" else "logits"
-        if kind is not None:
-            return kind
-        if operation == "Log" and not takes_log:
-            takes_log = True
-        elif operation not in _SEE_THROUGH:
-            break
-        node = node.next_functions[0][0] if node.next_functions else None
-    return "logits"
 
 
 def _read_output(output: Any, n_rows: int, what: str) -> torch.Tensor:

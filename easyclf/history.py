@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from easyclf.metrics import is_better_higher
-from easyclf.validation import did_you_mean, import_optional
+from easyclf.checks import did_you_mean, import_optional
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -217,3 +216,15 @@ def _format(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def is_better_higher(name: str) -> bool:
+    """Whether more of the quantity `name` is better: known from its name, as in Keras."""
+    if any(word in name for word in ("loss", "error", "seconds")):
+        return False
+    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
+        return True
+    raise ValueError(
+        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
+        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
+    )

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from easyclf.validation import check_keywords, did_you_mean, name_of
+from easyclf.checks import check_keywords, did_you_mean, name_of
 
 LossLike = str | type[nn.Module] | Callable[..., torch.Tensor]
 

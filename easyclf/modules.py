@@ -8,13 +8,14 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from easyclf.validation import check_keywords, did_you_mean, keyword_names, name_of
+from easyclf.checks import check_keywords, did_you_mean, keyword_names, name_of
+from easyclf.mlp import MLP
 
 INPUT_NAMES = (
     "n_features",
@@ -41,141 +42,6 @@ OUTPUT_NAMES = (
 # Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
 _CHANNELS = (1, 3, 4)
 ModuleLike = type[nn.Module] | Callable[..., nn.Module] | nn.Module | str | None
-# What a `forward` is given: one tensor, or several by name or by place.
-Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
-
-
-def call(forward: Callable[..., Any], x: Tensors) -> Any:
-    """What `forward` returns for one input, or for several."""
-    if isinstance(x, torch.Tensor):
-        return forward(x)
-    return forward(**x) if isinstance(x, dict) else forward(*x)
-
-
-def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
-    """`function` of an input, or of each of several, in their structure."""
-    if isinstance(x, torch.Tensor):
-        return function(x)
-    if isinstance(x, dict):
-        return {name: function(one) for name, one in x.items()}
-    return tuple(function(one) for one in x)
-
-
-def like(x: Tensors, tensors: Sequence[torch.Tensor]) -> Tensors:
-    """Other tensors in the structure of some inputs."""
-    if isinstance(x, torch.Tensor):
-        return tensors[0]
-    return dict(zip(x, tensors, strict=True)) if isinstance(x, dict) else tuple(tensors)
-
-
-def named_tensors(x: Tensors) -> list[tuple[Any, torch.Tensor]]:
-    """The inputs with their names or places; the only one is called None."""
-    if isinstance(x, torch.Tensor):
-        return [(None, x)]
-    return list(x.items() if isinstance(x, dict) else enumerate(x))
-
-
-def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
-    """The inputs, whatever they are called."""
-    if isinstance(x, torch.Tensor):
-        return (x,)
-    return tuple(x.values()) if isinstance(x, dict) else x
-
-
-class MLP(nn.Module):
-    """A multilayer perceptron with ReLU that standardizes its inputs: the default module.
-
-    Rows of more than one dimension (images) are flattened. The means and scales of the input
-    columns are read from the training data at the start of `fit`, with the sample weights, so
-    that unscaled data train as well as scaled ones.
-
-    Parameters
-    ----------
-    n_features : int
-        Numbers in a row.
-    n_classes : int
-        Columns of the output: one logit a class (or a label, when multilabel).
-    hidden : sequence of int, default=(128,)
-        Width of each hidden layer; `()` makes it a softmax regression.
-    dropout : float, default=0.0
-        Probability with which a hidden unit is dropped in training.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from easyclf import MLP
-    >>> MLP(n_features=4, n_classes=3, hidden=(16, 16))(torch.zeros(2, 4)).shape
-    torch.Size([2, 3])
-    """
-
-    shift: torch.Tensor
-    inverse_scale: torch.Tensor
-    is_adapted: bool
-
-    def __init__(
-        self,
-        n_features: int,
-        n_classes: int,
-        hidden: Sequence[int] = (128,),
-        dropout: float = 0.0,
-    ) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        width = n_features
-        for units in hidden:
-            layers += [nn.Linear(width, units), nn.ReLU()]
-            if dropout:
-                layers.append(nn.Dropout(dropout))
-            width = units
-        self.layers = nn.Sequential(*layers, nn.Linear(width, n_classes))
-        self.register_buffer("shift", torch.zeros(n_features))
-        self.register_buffer("inverse_scale", torch.ones(n_features))
-        self.is_adapted = False
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Compute the logits.
-
-        Parameters
-        ----------
-        x : Tensor of shape (batch, ...)
-            Rows of `n_features` numbers.
-
-        Returns
-        -------
-        logits : Tensor of shape (batch, n_classes)
-            One logit a class.
-        """
-        standardized = torch.addcmul(self.shift, x.flatten(1), self.inverse_scale)
-        return self.layers(standardized)  # type: ignore[no-any-return]
-
-    def adapt(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
-        """Take the shift and the scale of each column from data.
-
-        Parameters
-        ----------
-        batches : iterable of (Tensor, Tensor or None)
-            Rows of shape (batch, ...) with their weights of shape (batch,).
-        """
-        weight_sum = 0.0
-        origin = total = squares = torch.zeros((), device="cpu")
-        for x, weight in batches:
-            rows = x.detach().flatten(1).cpu().double()
-            w = torch.ones(len(rows), device="cpu") if weight is None else weight.cpu()
-            if not weight_sum:
-                # Sums around the first rows: those around 0 would cancel for columns such as years.
-                origin = rows[: min(len(rows), 256)].mean(0)
-            rows = rows - origin
-            weight_sum += float(w.sum())
-            total = total + w.double() @ rows
-            squares = squares + w.double() @ rows.square()
-        mean = total / weight_sum
-        variance = squares / weight_sum - mean.square()
-        # What the dtype cannot tell from a constant column.
-        tiny = torch.finfo(self.shift.dtype).eps ** 2 * (squares / weight_sum + origin.square())
-        scale = variance.where(variance > tiny, 1.0).sqrt()
-        self.inverse_scale.copy_(1 / scale)
-        self.shift.copy_(-(origin + mean) / scale)
-        self.is_adapted = True
 
 
 def build_module(
@@ -337,31 +203,6 @@ def is_any_lazy(module: nn.Module) -> bool:
     return any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers()))
 
 
-def embeds(module: nn.Module) -> bool:
-    """Whether tokens are looked up in the module."""
-    return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
-
-
-def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
-    """What an error may have to do with the embeddings of the module; nothing if it has none."""
-    sizes = [
-        layer.num_embeddings
-        for layer in module.modules()
-        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
-    ]
-    if not sizes:
-        return ""
-    inputs = tensors_of(x)
-    if not isinstance(error, IndexError):
-        is_any_float = any(one.is_floating_point() for one in inputs)
-        return " Its nn.Embedding needs tokens of an integer dtype." if is_any_float else ""
-    tokens = [one for one in inputs if one.dtype == torch.int64 and one.numel()]
-    if not tokens:
-        return ""
-    low, high = min(int(one.min()) for one in tokens), max(int(one.max()) for one in tokens)
-    return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."
-
-
 def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> list[str]:
     """Keep the weights whose names match one of the patterns as they are; the names of these.
 
@@ -402,38 +243,3 @@ def matching(pattern: str, names: Iterable[str], parameter: str) -> list[str]:
 def _some(names: Iterable[str]) -> str:
     known = list(names)
     return ", ".join(known[:8]) + ", ..." * (len(known) > 8)
-
-
-class Probe(NamedTuple):
-    """What forward passes on a few rows showed of a module."""
-
-    output: Any
-    evaluated: Any
-    changes_input: bool
-
-
-def probe(module: nn.Module, x: Tensors) -> Probe:
-    """Pass a few rows through the module in both modes, and leave its buffers as they were.
-
-    Lazy layers take their sizes here.
-    """
-    if is_any_lazy(module):
-        module.eval()
-        with torch.no_grad():
-            call(module, apply(torch.clone, x))
-    versions = [one._version for one in tensors_of(x)]
-    # A module may write into its buffers, or put others in their place.
-    buffers = [
-        (layer, name, buffer, buffer.clone())
-        for layer in module.modules()
-        for name, buffer in layer._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        output = call(module.train(), x)
-        evaluated = call(module.eval(), x)
-    finally:
-        with torch.no_grad():
-            for layer, name, buffer, before in buffers:
-                layer._buffers[name] = buffer.copy_(before)
-    return Probe(output, evaluated, versions != [one._version for one in tensors_of(x)])

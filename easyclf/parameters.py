@@ -9,7 +9,7 @@ from typing import Any
 
 from sklearn.base import BaseEstimator
 
-from easyclf.validation import did_you_mean
+from easyclf.checks import did_you_mean
 
 PREFIXES = ("module", "optimizer", "loss", "loader")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from easyclf.modules import Tensors, call
+from easyclf.nested import Tensors, call
 
 Forward = Callable[..., Any]
 

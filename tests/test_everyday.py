@@ -248,7 +248,7 @@ def test_rows_without_labels_are_learned_from(blobs):
     assert SelfTrainingClassifier(estimator()).fit(X, some).score(X, y) > 0.9
 
 
-# Looking at what was learned.
+# Looking at what was fitted.
 
 
 def test_a_boundary_a_confusion_and_a_curve_are_drawn(blobs, figures):

@@ -192,8 +192,8 @@ def test_each_weight_goes_on_with_what_was_learned_of_it(name, optimizer):
     def look(state):
         for name, weight in state.module.named_parameters():
             if weight in state.optimizer.state:
-                learned = state.optimizer.state[weight]
-                seen[name] = {key: value.clone() for key, value in learned.items()}
+                fitted = state.optimizer.state[weight]
+                seen[name] = {key: value.clone() for key, value in fitted.items()}
 
     clf.set_params(**second, callbacks=[LambdaCallback(on_train_begin=look)]).fit(X, LABELS)
 

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.heads import build_head, output_kind
+from easyclf.heads import build_head
+from easyclf.output_kinds import output_kind
 
 X = np.array([[0, 1], [1, 0], [2, 1], [1, 2], [-1, 1], [0.5, -2]], dtype=np.float32)
 THREE = np.array([0, 1, 2, 2, 1, 0])
@@ -303,8 +304,8 @@ def test_fit_takes_the_step_of_the_loss_of_the_table(
     value.backward()
 
     assert clf.history_["loss"] == pytest.approx([value.item()], rel=1e-5)
-    for learned, start in zip(clf.module_.parameters(), byhand.parameters(), strict=True):
-        torch.testing.assert_close(learned, start - 0.5 * start.grad)
+    for fitted, start in zip(clf.module_.parameters(), byhand.parameters(), strict=True):
+        torch.testing.assert_close(fitted, start - 0.5 * start.grad)
 
 
 @pytest.mark.parametrize(OF_THE_TABLE, TABLE)

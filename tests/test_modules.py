@@ -11,7 +11,8 @@ from sklearn.base import clone
 from torch import nn
 
 from easyclf import MLP, Estimator
-from easyclf.modules import build_module, probe
+from easyclf.engine.probing import probe
+from easyclf.modules import build_module
 
 INPUTS = [
     "n_features",

@@ -12,7 +12,8 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.optimizers import build_optimizer, continue_from, direct_update
+from easyclf.optimizers import build_optimizer, continue_from
+from easyclf.tape.updates import direct_update
 
 NAMES = sorted(
     name

@@ -41,7 +41,7 @@ def test_forwarded_names_have_a_prefix_and_a_rest(name, answer):
     assert is_forwarded(name) is answer
 
 
-# Reading
+# CodeReading
 
 
 @pytest.mark.parametrize("deep", [True, False])

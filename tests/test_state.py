@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.state import Snapshot
+from easyclf.snapshots import Snapshot
 
 
 def weights(module):

@@ -246,7 +246,7 @@ def test_two_columns_one_hot_are_labels_of_their_own():
     assert clf.predict(np.eye(2)).tolist() == [[1, 0], [0, 1]]
 
 
-# Labels that cannot be learned
+# Labels that cannot be fitted
 
 
 @pytest.mark.parametrize(

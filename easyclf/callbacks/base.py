@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
-from easyclf.validation import did_you_mean
 
 Hook = Callable[[TrainingState], None]
 

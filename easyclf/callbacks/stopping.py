@@ -8,9 +8,10 @@ import warnings
 from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
-from easyclf.metrics import is_better_higher
-from easyclf.state import Snapshot, TrainingState
-from easyclf.validation import did_you_mean
+from easyclf.checks import did_you_mean
+from easyclf.history import is_better_higher
+from easyclf.snapshots import Snapshot
+from easyclf.state import TrainingState
 
 
 class EarlyStopping(Callback):

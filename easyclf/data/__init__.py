@@ -1,6 +1,6 @@
 """Sources of batches: whatever people have, as rows of tensors on the device."""
 
-from easyclf.data.base import Batch, Placement, Source, first_of
+from easyclf.data.base import Batch, Source
 from easyclf.data.caching import cached, dataset_labels
 from easyclf.data.dataframes import FrameEncoder, is_frame, refuse_columns
 from easyclf.data.datasets import (
@@ -14,14 +14,17 @@ from easyclf.data.datasets import (
     length_of,
     shapes_of,
 )
+from easyclf.data.finite import check_finite
+from easyclf.data.formats import InputFormat
 from easyclf.data.images import arrangements, likely_arrangement, with_channel
 from easyclf.data.loaders import check_options
 from easyclf.data.memmap import check_finite_memmap, is_large_memmap
-from easyclf.data.multi import MultiInput
+from easyclf.data.multi_input import MultiInput
+from easyclf.data.reader import LabelledData, Reader, RowSchema, one_validation
 from easyclf.data.rows import Rows, is_loader
 from easyclf.data.sparse import check_finite_sparse
 from easyclf.data.split import split_rows
-from easyclf.data.tensors import as_tensor, check_finite
+from easyclf.data.tensors import as_tensor
 from easyclf.data.transforms import Augmentation, Preprocessing, Transform, is_vision
 
 __all__ = [
@@ -29,9 +32,12 @@ __all__ = [
     "Batch",
     "Fields",
     "FrameEncoder",
+    "InputFormat",
+    "LabelledData",
     "MultiInput",
-    "Placement",
     "Preprocessing",
+    "Reader",
+    "RowSchema",
     "Rows",
     "Source",
     "Transform",
@@ -45,7 +51,6 @@ __all__ = [
     "check_options",
     "class_names",
     "dataset_labels",
-    "first_of",
     "first_rows",
     "has_own_collation",
     "is_dataset",
@@ -56,6 +61,7 @@ __all__ = [
     "is_vision",
     "length_of",
     "likely_arrangement",
+    "one_validation",
     "refuse_columns",
     "shapes_of",
     "split_rows",

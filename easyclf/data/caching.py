@@ -32,9 +32,9 @@ from easyclf.data.datasets import (
     shapes_of,
 )
 from easyclf.data.loaders import SeededBatches, SeededRows, fixed_shape
-from easyclf.data.multi import MultiInput
+from easyclf.data.multi_input import MultiInput
 from easyclf.device import available_memory
-from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.nested import Tensors, apply, tensors_of
 from easyclf.randomness import own_states
 
 # Rows that are read into one batch.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
-from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.nested import Tensors, apply, tensors_of
 
 # What a dictionary calls its label, and the weight of a row; all else are inputs.
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from easyclf.data.base import Batch, Encoder, Placement, Source, bounds
+from easyclf.checks import did_you_mean
+from easyclf.data.base import Batch, Encoder, Source, bounds
 from easyclf.data.datasets import (
     Fields,
     batch_fields,
@@ -30,10 +31,10 @@ from easyclf.data.datasets import (
     shapes_of,
     shut_down,
 )
-from easyclf.data.tensors import check_finite
-from easyclf.modules import apply, like, tensors_of
+from easyclf.data.finite import check_finite
+from easyclf.data.formats import InputFormat
+from easyclf.nested import apply, like, tensors_of
 from easyclf.randomness import own_states
-from easyclf.validation import did_you_mean
 
 _CPU = torch.device("cpu")
 
@@ -150,7 +151,7 @@ class LoaderSource(Source):
         A loader keeps its batch size, sampler, workers and collation.
     encode : callable or None
         Labels of a batch to targets; None leaves the labels out.
-    placement : Placement
+    input_format : InputFormat
         Where the batches go.
     options : mapping
         The user's `loader__*`, without the prefix.
@@ -164,12 +165,12 @@ class LoaderSource(Source):
         self,
         rows: Any,
         encode: Encoder | None,
-        placement: Placement,
+        input_format: InputFormat,
         options: Mapping[str, Any],
         n_rows: int | None,
         seed: int,
     ) -> None:
-        self._rows, self._encode, self._placement = rows, encode, placement
+        self._rows, self._encode, self._input_format = rows, encode, input_format
         self._options, self._n_rows, self._seed = dict(options), n_rows, seed
         self._is_own = not isinstance(rows, DataLoader)
         self._loaders: dict[tuple[int, int], tuple[DataLoader[Any], SeededBatches | None]] = {}
@@ -243,16 +244,16 @@ class LoaderSource(Source):
         return DataLoader(rows, batch_sampler=sampler, **options), sampler
 
     def _batch(self, fields: Fields) -> Batch:
-        device, y, weight = self._placement.device, None, None
-        apply(lambda one: check_finite(one, self._placement.dtype, " of a batch"), fields.x)
+        device, y, weight = self._input_format.device, None, None
+        apply(lambda one: check_finite(one, self._input_format.dtype, " of a batch"), fields.x)
         if self._encode is not None:
             if fields.y is None:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
             if fields.weight is not None:
-                weight = fields.weight.to(device, self._placement.weight_dtype)
+                weight = fields.weight.to(device, self._input_format.weight_dtype)
             y = self._encode(fields.y).to(device)
         is_own = not has_own_collation(self._rows, self._options)
-        return self._placement.batch(fields.x, y, weight, is_own=is_own)
+        return self._input_format.batch(fields.x, y, weight, is_own=is_own)
 
     def _check_workers(self, first: Fields, second: Fields) -> None:
         """Refuse a stream whose workers begin with the same rows, and not just with equal ones."""

@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from easyclf.data.base import Batch, Placement, Source, bounds
-from easyclf.data.tensors import as_tensor, find_not_finite
+from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.finite import find_not_finite
+from easyclf.data.formats import InputFormat
+from easyclf.data.tensors import as_tensor
 
 # Smaller files are read into memory, where every order of the rows is as fast as any other.
 LARGE = 2**30
@@ -39,7 +41,7 @@ class BlockSource(Source):
         The rows, one after the other in the file.
     y, weight : Tensor or None
         Targets and weights of the rows.
-    placement : Placement
+    input_format : InputFormat
         Where the batches go.
     """
 
@@ -48,10 +50,10 @@ class BlockSource(Source):
         x: np.memmap[Any, Any],
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
-        placement: Placement,
+        input_format: InputFormat,
     ) -> None:
-        self._x, self._placement = x, placement
-        device = placement.device
+        self._x, self._input_format = x, input_format
+        device = input_format.device
         self._y = None if y is None else y.to(device)
         self._weight = None if weight is None else weight.to(device)
         row = max(1, x.nbytes // len(x))
@@ -104,10 +106,10 @@ class BlockSource(Source):
 
     def _batch(self, parts: list[tuple[torch.Tensor, torch.Tensor]]) -> Batch:
         x, numbers = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        rows = numbers.to(self._placement.device)
+        rows = numbers.to(self._input_format.device)
         y = None if self._y is None else self._y[rows]
         weight = None if self._weight is None else self._weight[rows]
-        return self._placement.batch(x, y, weight, is_own=True)
+        return self._input_format.batch(x, y, weight, is_own=True)
 
     def close(self) -> None:
         if self._reader is not None:

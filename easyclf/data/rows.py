@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from scipy.sparse import issparse
 from torch.utils.data import DataLoader, Subset
 
-from easyclf.data.base import Placement, Source
+from easyclf.data.base import Source
 from easyclf.data.datasets import first_rows, is_dataset, length_of
+from easyclf.data.formats import InputFormat
 from easyclf.data.loaders import LoaderSource
 from easyclf.data.memmap import BlockSource
-from easyclf.data.multi import MultiInput
+from easyclf.data.multi_input import MultiInput
 from easyclf.data.sparse import SparseSource
 from easyclf.data.tensors import TensorSource, as_tensor
-from easyclf.modules import Tensors, like, named_tensors
+from easyclf.nested import Tensors, like, named_tensors
 
 Targets = Callable[[torch.Tensor], torch.Tensor]
 
@@ -93,7 +94,7 @@ class Rows(NamedTuple):
 
     def source(
         self,
-        placement: Placement,
+        input_format: InputFormat,
         targets: Targets | None = None,
         encode: Targets | None = None,
         *,
@@ -104,7 +105,7 @@ class Rows(NamedTuple):
 
         Parameters
         ----------
-        placement : Placement
+        input_format : InputFormat
             Where the inputs go.
         targets : callable or None
             Codes to the targets of the loss.
@@ -119,35 +120,35 @@ class Rows(NamedTuple):
             to_targets = None
             if encode is not None and targets is not None:
                 to_targets = lambda labels: targets(encode(labels))  # noqa: E731
-            return LoaderSource(self.x, to_targets, placement, self.options, self.n_rows, seed)
+            return LoaderSource(self.x, to_targets, input_format, self.options, self.n_rows, seed)
         y = weight = None
         if self.codes is not None and targets is not None:
             y = targets(as_tensor(self.codes))
         if self.weight is not None:
-            weight = as_tensor(self.weight).to(placement.weight_dtype)
+            weight = as_tensor(self.weight).to(input_format.weight_dtype)
         if issparse(self.x):
             x = self.x
-            if is_kept and placement.is_plain:
+            if is_kept and input_format.is_plain:
                 # NumPy has the numbers; torch the name of their dtype.
-                x = x.astype(str(placement.dtype)[6:], copy=False)
-            return SparseSource(x, y, weight, placement)
+                x = x.astype(str(input_format.dtype)[6:], copy=False)
+            return SparseSource(x, y, weight, input_format)
         if isinstance(self.x, np.memmap):
-            return BlockSource(self.x, y, weight, placement)
+            return BlockSource(self.x, y, weight, input_format)
         inputs = self.x.inputs if isinstance(self.x, MultiInput) else self.x
         if is_kept:
             named = named_tensors(inputs)
-            inputs = like(inputs, [_converted(name, one, placement) for name, one in named])
-        return TensorSource(inputs, y, weight, placement)
+            inputs = like(inputs, [_converted(name, one, input_format) for name, one in named])
+        return TensorSource(inputs, y, weight, input_format)
 
 
-def _converted(name: Any, x: torch.Tensor, placement: Placement) -> torch.Tensor:
+def _converted(name: Any, x: torch.Tensor, input_format: InputFormat) -> torch.Tensor:
     """Rows as the module wants them, once for all batches.
 
     Small integers, such as the pixels of images, are converted a batch at a time, and so is what
     is still to be transformed.
     """
-    if x.dtype.itemsize > 1 and placement.is_plain:
-        x = x.to(placement.dtype_of(name, x))
+    if x.dtype.itemsize > 1 and input_format.is_plain:
+        x = x.to(input_format.dtype_of(name, x))
     return x.contiguous()
 
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 
-from easyclf.data.base import Batch, Placement, Source, bounds
-from easyclf.data.tensors import as_tensor, find_not_finite
+from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.finite import find_not_finite
+from easyclf.data.formats import InputFormat
+from easyclf.data.tensors import as_tensor
 
 
 def check_finite_sparse(x: Any, dtype: torch.dtype) -> None:
@@ -28,7 +30,7 @@ class SparseSource(Source):
         The inputs.
     y, weight : Tensor or None
         Targets and weights of the rows.
-    placement : Placement
+    input_format : InputFormat
         Where the batches go.
     """
 
@@ -37,9 +39,9 @@ class SparseSource(Source):
         x: Any,
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
-        placement: Placement,
+        input_format: InputFormat,
     ) -> None:
-        self._x, self._y, self._weight, self._placement = x, y, weight, placement
+        self._x, self._y, self._weight, self._input_format = x, y, weight, input_format
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
         return len(bounds(self._x.shape[0], batch_size, min_rows))
@@ -51,11 +53,11 @@ class SparseSource(Source):
         order = None
         if generator is not None:
             order = torch.randperm(n_rows, generator=generator, device="cpu")
-        device = self._placement.device
+        device = self._input_format.device
         for start, stop in bounds(n_rows, batch_size, min_rows):
             rows = slice(start, stop) if order is None else order[start:stop]
             x = self._x[rows if order is None else order[start:stop].numpy()].toarray()
-            yield self._placement.batch(
+            yield self._input_format.batch(
                 as_tensor(x),
                 None if self._y is None else self._y[rows].to(device),
                 None if self._weight is None else self._weight[rows].to(device),

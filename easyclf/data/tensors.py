@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from easyclf.data.base import Batch, Placement, Source, bounds, first_of
+from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.formats import InputFormat
 from easyclf.device import free_memory
-from easyclf.modules import Tensors, apply, tensors_of
+from easyclf.nested import Tensors, apply, first_of, tensors_of
 
 # Part of the free memory of an accelerator that the training data may take.
 _RESIDENT_FRACTION = 0.5
@@ -31,53 +32,9 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
     with warnings.catch_warnings():
-        # Nothing writes to the tensor: `Placement.copies` guards the modules that would.
+        # Nothing writes to the tensor: `InputFormat.copies` guards the modules that would.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
-
-
-def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
-    """Refuse NaN, infinity and values too large for `dtype`, saying where the first one is."""
-    wrong = find_not_finite(x, dtype)
-    if wrong is not None:
-        index = np.unravel_index(wrong.first, x.shape)
-        column = f", column {index[1]}" if x.ndim == 2 else ""
-        raise wrong.error(f"row {index[0]}{of}{column}", dtype)
-
-
-class NotFinite(NamedTuple):
-    """Values that are NaN, infinite or too large: how many, and the first one."""
-
-    value: float
-    first: int
-    n_values: int
-
-    def error(self, place: str, dtype: torch.dtype) -> ValueError:
-        """The error that says so."""
-        if math.isnan(self.value):
-            return ValueError(
-                f"Input X contains NaN: {self.n_values} value(s), the first in {place}; "
-                "impute them first, for example with SimpleImputer in a Pipeline."
-            )
-        return ValueError(
-            f"Input X contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
-            f"{self.value!r} in {place} is the first of {self.n_values}; clip or scale first, "
-            "or use precision='float64'."
-        )
-
-
-def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
-    """Look for values that are not finite in `dtype`: NaN first."""
-    if not x.is_floating_point() or not x.numel():
-        return None
-    limit = torch.finfo(dtype if dtype.is_floating_point else torch.float32).max
-    low, high = torch.stack(torch.aminmax(x)).tolist()
-    if -limit <= low and high <= limit:
-        return None
-    is_nan = x.isnan()
-    wrong = (is_nan if is_nan.any() else ~(x.abs() <= limit)).reshape(-1)
-    first = int(wrong.to(torch.uint8).argmax())
-    return NotFinite(x.reshape(-1)[first].item(), first, int(wrong.sum()))
 
 
 class TensorSource(Source):
@@ -89,7 +46,7 @@ class TensorSource(Source):
         The inputs.
     y, weight : Tensor or None
         Targets and weights of the rows.
-    placement : Placement
+    input_format : InputFormat
         Where the batches go.
     """
 
@@ -98,10 +55,10 @@ class TensorSource(Source):
         x: Tensors,
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
-        placement: Placement,
+        input_format: InputFormat,
     ) -> None:
-        self._placement = placement
-        device = placement.device
+        self._input_format = input_format
+        device = input_format.device
         free = free_memory(device)
         if free is None or sum(one.nbytes for one in tensors_of(x)) < _RESIDENT_FRACTION * free:
             x = apply(lambda one: one.to(device), x)
@@ -129,12 +86,12 @@ class TensorSource(Source):
         rows = Batch(self._x, self._y, self._weight)
         for start, stop in parts:
             x, y, weight = rows if len(parts) == 1 else rows.rows(start, stop)
-            yield self._placement.batch(x, y, weight, is_own=False)
+            yield self._input_format.batch(x, y, weight, is_own=False)
 
     def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
         first = first_of(self._x)
         of_x = order.to(first.device)
-        order = order.to(self._placement.device, non_blocking=True)
+        order = order.to(self._input_format.device, non_blocking=True)
         numbers = parts[0][1] * sum(math.prod(one.shape[1:]) for one in tensors_of(self._x))
         at_once = max(1, _GATHERED_NUMBERS // max(1, numbers))
         for begin in range(0, len(parts), at_once):
@@ -148,7 +105,7 @@ class TensorSource(Source):
                 _split(self._weight, rows, lengths),
                 strict=True,
             ):
-                yield self._placement.batch(x, y, weight, is_own=True)
+                yield self._input_format.batch(x, y, weight, is_own=True)
 
 
 def _split_inputs(x: Tensors, rows: torch.Tensor, lengths: list[int]) -> Sequence[Tensors]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from easyclf.validation import name_of
+from easyclf.checks import name_of
 
 Transform = Callable[[Any], Any]
 # Transforms of torchvision's that do the same to every image, or draw for every pixel: they take

@@ -189,7 +189,7 @@ def test_only_frames_with_categories_or_gaps_need_it(frame, expected):
 def test_a_frame_of_numbers_is_as_it_was():
     frame = pd.DataFrame({"a": AGES, "b": AGES**2})
 
-    assert fit(frame)._learned.layout.frame_encoder is None
+    assert fit(frame)._fitted.schema.frame_encoder is None
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from easyclf.data import Placement, class_names, dataset_labels, first_rows, is_dataset
+from easyclf.data import InputFormat, class_names, dataset_labels, first_rows, is_dataset
 from easyclf.data.loaders import LoaderSource
 
-CPU = Placement(torch.device("cpu"), torch.float32)
+CPU = InputFormat(torch.device("cpu"), torch.float32)
 
 
 class Pictures(Dataset):

@@ -100,7 +100,7 @@ def test_an_order_that_might_be_either_is_taken_as_it_is():
     clf = Estimator(Sized, **SETTINGS).fit(square, LABELS)
 
     assert clf.module_.layers[0].in_channels == 3
-    assert clf._learned.placement.arrange is None
+    assert clf._fitted.input_format.arrange is None
 
 
 def test_grey_images_for_a_module_of_three_channels_are_refused_with_the_way_out():

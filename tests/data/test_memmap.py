@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.data import Placement, is_large_memmap, memmap
+from easyclf.data import InputFormat, is_large_memmap, memmap
 from easyclf.data.memmap import BlockSource, check_finite_memmap, read_block
 
-CPU = Placement(torch.device("cpu"), torch.float32)
+CPU = InputFormat(torch.device("cpu"), torch.float32)
 LABELS = np.arange(1000) % 3
 ROWS = (np.random.default_rng(0).normal(size=(1000, 4)) + LABELS[:, None]).astype(np.float32)
 

@@ -6,9 +6,9 @@ import scipy.sparse as sp
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from easyclf.data import Placement, Rows
+from easyclf.data import InputFormat, Rows
 
-CPU = Placement(torch.device("cpu"), torch.float32)
+CPU = InputFormat(torch.device("cpu"), torch.float32)
 NUMBERS = np.arange(5)
 DENSE = np.arange(10.0).reshape(5, 2)
 
@@ -93,10 +93,12 @@ def test_only_small_numbers_are_converted_anew_for_each_batch(dtype, is_converte
 def test_weights_have_the_dtype_of_the_losses_also_beside_tokens(dtype):
     tokens, weight = torch.tensor([[1], [2]]), np.array([0.1, 0.3])
     data = TensorDataset(tokens, torch.tensor([0, 1]), torch.from_numpy(weight))
-    placement = Placement(torch.device("cpu"), torch.float32, weight_dtype=dtype, tokens=(None,))
+    input_format = InputFormat(
+        torch.device("cpu"), torch.float32, weight_dtype=dtype, tokens=(None,)
+    )
 
     for rows in (Rows(tokens, np.array([0, 1]), weight), Rows(data)):
-        source = rows.source(placement, lambda codes: codes, torch.as_tensor)
+        source = rows.source(input_format, lambda codes: codes, torch.as_tensor)
         (batch,) = source.batches(2)
 
         assert batch.weight.dtype == dtype

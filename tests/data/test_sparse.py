@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.data import Placement, check_finite_sparse
+from easyclf.data import InputFormat, check_finite_sparse
 from easyclf.data.sparse import SparseSource
 
-CPU = Placement(torch.device("cpu"), torch.float32)
+CPU = InputFormat(torch.device("cpu"), torch.float32)
 
 
 @pytest.fixture

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from easyclf.data import Placement, as_tensor, check_finite
+from easyclf.data import InputFormat, as_tensor, check_finite
 from easyclf.data.tensors import TensorSource
 
-CPU = Placement(torch.device("cpu"), torch.float32)
+CPU = InputFormat(torch.device("cpu"), torch.float32)
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
-def source(n_rows, placement=CPU):
+def source(n_rows, input_format=CPU):
     """Rows that say their own number: in x, in y and in the weight."""
     numbers = torch.arange(n_rows)
     return TensorSource(
-        numbers.float()[:, None], numbers.clone(), numbers.float().clone(), placement
+        numbers.float()[:, None], numbers.clone(), numbers.float().clone(), input_format
     )
 
 

@@ -13,19 +13,7 @@ _PACK_AT = 2048
 Number = float | torch.Tensor
 
 
-def is_better_higher(name: str) -> bool:
-    """Whether more of the quantity `name` is better: known from its name, as in Keras."""
-    if any(word in name for word in ("loss", "error", "seconds")):
-        return False
-    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
-        return True
-    raise ValueError(
-        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
-        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
-    )
-
-
-class Measured(NamedTuple):
+class BatchResult(NamedTuple):
     """What one batch measured.
 
     The loss is a weighted mean over the rows, `loss_weight` the weight behind it; `hits` counts
@@ -49,7 +37,7 @@ class RunningMetrics:
         self._losses: list[float] = []
         self.n_batches = 0
 
-    def add(self, measured: Measured) -> None:
+    def add(self, measured: BatchResult) -> None:
         """Note one batch."""
         self.n_batches += 1
         loss, loss_weight, hits, weight = measured

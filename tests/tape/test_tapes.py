@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from easyclf import Callback, EarlyStopping, Estimator, LambdaCallback, products
+from easyclf import Callback, EarlyStopping, Estimator, LambdaCallback
+from easyclf.tape import kernels
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(22, 6)).astype(np.float32)
@@ -29,8 +30,8 @@ SETTINGS = {"epochs": 4, "batch_size": 5, "lr": 0.05, "random_state": 0, "verbos
 @pytest.fixture(autouse=True)
 def _eager_to_record(monkeypatch):
     """Tapes are made at once, also for the short last batch."""
-    monkeypatch.setattr("easyclf.capture._SEEN", 2)
-    monkeypatch.setattr("easyclf.capture._WORTHWHILE", 0)
+    monkeypatch.setattr("easyclf.tape.tapes._SEEN", 2)
+    monkeypatch.setattr("easyclf.tape.tapes._WORTHWHILE", 0)
 
 
 @pytest.fixture
@@ -297,9 +298,9 @@ ZOO = {
 def test_a_tape_changes_nothing(name, library, monkeypatch, log):
     module, X = ZOO[name]
     if library == "oneDNN":
-        monkeypatch.setattr(products, "is_mkl_slow", torch.backends.mkldnn.is_available)
-        monkeypatch.setattr(products, "_LARGE", 0)
-        monkeypatch.setattr(products, "_NARROW", 1)
+        monkeypatch.setattr(kernels, "is_mkl_slow", torch.backends.mkldnn.is_available)
+        monkeypatch.setattr(kernels, "_LARGE", 0)
+        monkeypatch.setattr(kernels, "_NARROW", 1)
 
     # Adam makes steps of a gradient that is nothing but rounding, as that of a bias before a batch
     # normalization; the less the larger its epsilon. Another library rounds more differently.
@@ -729,7 +730,7 @@ def test_short_runs_and_rare_shapes_get_no_tape(monkeypatch, log):
 
 
 def test_large_modules_get_no_tape(monkeypatch, log):
-    monkeypatch.setattr("easyclf.capture._MOST_WEIGHTS", 10)
+    monkeypatch.setattr("easyclf.tape.tapes._MOST_WEIGHTS", 10)
 
     fit(Net(nn.Tanh()), TABLE, "auto")
 
@@ -740,7 +741,7 @@ def test_an_error_while_recording_leaves_the_fit_as_it_is(monkeypatch, log):
     def broken(*arguments):
         raise RuntimeError("no such thing")
 
-    monkeypatch.setattr("easyclf.capture.record", broken)
+    monkeypatch.setattr("easyclf.tape.tapes.record", broken)
 
     assert_the_same(Net(nn.Dropout(0.3)), TABLE)
 
@@ -776,7 +777,7 @@ def test_a_kernel_that_gives_something_else_is_not_used(monkeypatch, log):
     def worse(*tensors):
         return torch.addmm(*tensors) * 1.01
 
-    monkeypatch.setattr("easyclf.capture.faster_product", choose)
+    monkeypatch.setattr("easyclf.tape.tapes.faster_product", choose)
 
     assert_the_same(Net(nn.BatchNorm1d(8)), TABLE)
 

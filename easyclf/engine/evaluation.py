@@ -11,30 +11,12 @@ from torch import nn
 
 from easyclf.data import Batch, Source
 from easyclf.device import is_out_of_memory
+from easyclf.engine.metrics import BatchResult, RunningMetrics
+from easyclf.engine.probing import advise_on_tokens
 from easyclf.heads import Head
-from easyclf.metrics import Measured, RunningMetrics
-from easyclf.modules import advise_on_tokens
-from easyclf.precision import Forward, Precision
+from easyclf.precision import Precision
 
 Result = TypeVar("Result")
-
-
-def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) -> Measured:
-    """One forward pass: the loss, with its graph, and the hits of a batch."""
-    outputs = precision.run(forward, batch.x)
-    assert batch.y is not None
-    losses = head.losses(outputs, batch.y)
-    hits = head.hits(outputs.detach(), batch.y)
-    weights = head.loss_weights(batch.y, batch.weight)
-    # Counts of hits are exact in float32 up to batches of 16 million rows.
-    if weights is None:
-        n_rows = len(losses)
-        return Measured(losses.mean(), n_rows, hits.sum(dtype=losses.dtype), n_rows)
-    row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
-    total = weights.sum()
-    # A batch may hold only rows whose class has weight 0.
-    loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return Measured(loss, total, (hits * row_weights).sum(), row_weights.sum())
 
 
 class Evaluation:
@@ -85,7 +67,7 @@ class Evaluation:
 
 
 def evaluate(
-    source: Source, evaluation: Evaluation, measure_batch: Callable[[Batch], Measured]
+    source: Source, evaluation: Evaluation, measure_batch: Callable[[Batch], BatchResult]
 ) -> dict[str, float]:
     """The exact `loss` and `accuracy` of all rows of a source."""
     metrics = RunningMetrics()

@@ -12,10 +12,11 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from easyclf.data import Batch
-from easyclf.modules import Tensors, apply, tensors_of
-from easyclf.products import faster_product
-from easyclf.purity import Reading
-from easyclf.tape import NotRecordable, Tape, record
+from easyclf.nested import Tensors, apply, tensors_of
+from easyclf.tape.compiler import record
+from easyclf.tape.kernels import faster_product
+from easyclf.tape.purity import CodeReading
+from easyclf.tape.recorder import NotRecordable, Tape
 
 _log = logging.getLogger("easyclf")
 # A tape is made for a shape that came this often and will come so much more often: to make and
@@ -56,7 +57,7 @@ class Tapes:
         self._tapes: dict[Any, Tape] = {}
         self._seen: Counter[Any] = Counter()
         self._calls = 0
-        self._reading: Reading | None = None
+        self._reading: CodeReading | None = None
 
     def get(self, batch: Batch, function: Callable[[Batch], Any]) -> Tape | None:
         """The tape for batches of this shape; without one the module is in the right mode.
@@ -109,9 +110,9 @@ class Tapes:
         self._seen.clear()
         self._calls = 0
 
-    def _read(self) -> Reading | None:
+    def _read(self) -> CodeReading | None:
         try:
-            return Reading([self._module, self._head])
+            return CodeReading([self._module, self._head])
         except NotRecordable:
             return None
 
@@ -119,7 +120,7 @@ class Tapes:
         """A tape, and what it gave in its trial, which leaves everything as `function` does."""
         if _get_current_dispatch_mode() is not None:
             raise NotRecordable("somebody else watches its operations")
-        self._reading = reading = Reading([self._module, self._head])
+        self._reading = reading = CodeReading([self._module, self._head])
         known = reading.tensors
         if sum(tensor.numel() for tensor in known) > _MOST_WEIGHTS:
             raise NotRecordable("it has so many weights that Python takes little of its time")

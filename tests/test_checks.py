@@ -7,13 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from easyclf.validation import (
-    check_keywords,
-    did_you_mean,
-    import_optional,
-    keyword_names,
-    name_of,
-)
+from easyclf.checks import check_keywords, did_you_mean, import_optional, keyword_names, name_of
 
 
 def make(width, depth=2, *, dropout=0.0):

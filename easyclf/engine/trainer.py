@@ -11,24 +11,20 @@ from typing import Any, NoReturn
 import torch
 
 from easyclf.callbacks.base import Callback, Hooks
-from easyclf.capture import Tapes
 from easyclf.data import Batch, Source
 from easyclf.device import is_out_of_memory
-from easyclf.evaluation import Evaluation, check_any_batch, evaluate, measure
-from easyclf.interrupts import Interruption, deferred_interrupts
-from easyclf.metrics import Measured, RunningMetrics
-from easyclf.modules import advise_on_tokens, tensors_of
+from easyclf.engine.evaluation import Evaluation, check_any_batch, evaluate
+from easyclf.engine.interrupts import Interruption, deferred_interrupts
+from easyclf.engine.metrics import BatchResult, RunningMetrics
+from easyclf.engine.objective import measure
+from easyclf.engine.probing import advise_on_tokens
+from easyclf.engine.step import Step
+from easyclf.exceptions import TrainingDiverged
+from easyclf.nested import tensors_of
 from easyclf.precision import Precision
-from easyclf.state import Snapshot, TrainingState
-from easyclf.step import Step
-
-
-class TrainingDiverged(FloatingPointError):
-    """The loss or the weights stopped being finite.
-
-    The estimator keeps the weights of the last epoch in which all of them were finite: in the
-    first epoch those with which it began.
-    """
+from easyclf.snapshots import Snapshot
+from easyclf.state import TrainingState
+from easyclf.tape.tapes import Tapes
 
 
 class Trainer:
@@ -179,9 +175,9 @@ class Trainer:
         check_any_batch(metrics)
         return metrics
 
-    def _validate(self, batch: Batch) -> Measured:
+    def _validate(self, batch: Batch) -> BatchResult:
         tape = self._tapes.get(batch, self._measure)
-        return Measured(*(self._measure(batch) if tape is None else tape(*batch)))
+        return BatchResult(*(self._measure(batch) if tape is None else tape(*batch)))
 
     @torch.inference_mode()
     def _measure(self, batch: Batch) -> tuple[Any, ...]:

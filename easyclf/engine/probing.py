@@ -4,38 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from easyclf.data import (
     Augmentation,
-    Placement,
+    InputFormat,
     arrangements,
     likely_arrangement,
     shapes_of,
     with_channel,
 )
 from easyclf.heads import Head
-from easyclf.modules import (
-    Probe,
-    Tensors,
-    advise_on_tokens,
-    apply,
-    embeds,
-    is_any_lazy,
-    named_tensors,
-    prefers_channels_last,
-    probe,
-    tensors_of,
-)
+from easyclf.modules import is_any_lazy, prefers_channels_last
+from easyclf.nested import Tensors, apply, call, named_tensors, tensors_of
 
 # Integer inputs of which each may be tokens or not.
 _MOST_CHOSEN = 4
 
 
-def row_shape(rows: Tensors, placement: Placement, *, is_vision: bool) -> Any:
+def row_shape(rows: Tensors, input_format: InputFormat, *, is_vision: bool) -> Any:
     """The shape of a row as the module will probably get it, which its sizes are filled from.
 
     `is_vision` says that rows go through transforms of torchvision's first.
@@ -43,19 +33,19 @@ def row_shape(rows: Tensors, placement: Placement, *, is_vision: bool) -> Any:
     likely = None
     if isinstance(rows, torch.Tensor) and rows.ndim == 4:
         likely = likely_arrangement(rows.shape[1:])
-    is_arranged = placement.preprocess is None or is_vision
-    tried = placement._replace(arrange=likely if is_arranged else None)
+    is_arranged = input_format.preprocess is None or is_vision
+    tried = input_format._replace(arrange=likely if is_arranged else None)
     return shapes_of(tried.prepared(rows, is_own=False))
 
 
-def find_placement(
+def find_input_format(
     module: nn.Module,
     rows: Tensors,
-    placement: Placement,
+    input_format: InputFormat,
     batch_size: int,
     *,
     is_vision: bool,
-) -> tuple[Probe, Placement, int]:
+) -> tuple[Probe, InputFormat, int]:
     """Find out how the module wants its inputs, and what it makes of a few rows.
 
     `is_vision` says that they go through transforms of torchvision's first.
@@ -65,11 +55,15 @@ def find_placement(
         ways = arrangements(rows.shape[1:], module, is_vision=is_vision)
         if is_any_lazy(module):
             # A lazy layer takes its sizes from the first batch that comes.
-            ways = [ways[0] if _needs_arrangement(rows, placement, is_vision=is_vision) else None]
+            ways = [
+                ways[0] if _needs_arrangement(rows, input_format, is_vision=is_vision) else None
+            ]
     first: Exception | None = None
     for arrange in ways:
         try:
-            return _probe_placement(module, rows, placement._replace(arrange=arrange), batch_size)
+            return _probe_input_format(
+                module, rows, input_format._replace(arrange=arrange), batch_size
+            )
         except (RuntimeError, TypeError, ValueError) as error:
             first = first or error
     assert first is not None
@@ -81,25 +75,25 @@ def find_placement(
     raise first
 
 
-def _needs_arrangement(rows: torch.Tensor, placement: Placement, *, is_vision: bool) -> bool:
+def _needs_arrangement(rows: torch.Tensor, input_format: InputFormat, *, is_vision: bool) -> bool:
     """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
-    shape = row_shape(rows, placement, is_vision=False)
-    return placement.preprocess is None or is_vision or likely_arrangement(shape) is not None
+    shape = row_shape(rows, input_format, is_vision=False)
+    return input_format.preprocess is None or is_vision or likely_arrangement(shape) is not None
 
 
-def _probe_placement(
-    module: nn.Module, rows: Tensors, placement: Placement, batch_size: int
-) -> tuple[Probe, Placement, int]:
+def _probe_input_format(
+    module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
+) -> tuple[Probe, InputFormat, int]:
     """Pass rows through the module as integers or as numbers, in the layout that suits it."""
     # The module works on a copy of its own.
-    placement = placement._replace(copies=True)
+    input_format = input_format._replace(copies=True)
     first: Exception | None = None
-    choices = _token_choices(module, placement.prepared(rows, is_own=False))
+    choices = _token_choices(module, input_format.prepared(rows, is_own=False))
     for tokens in choices:
-        tried = placement._replace(tokens=tokens)
+        tried = input_format._replace(tokens=tokens)
         x = tried.batch(rows, None, None, is_own=False).x
         row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
-        is_large = prefers_channels_last(module, placement.device, batch_size * row_numbers)
+        is_large = prefers_channels_last(module, input_format.device, batch_size * row_numbers)
         try:
             seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
         except IndexError as error:
@@ -113,7 +107,7 @@ def _probe_placement(
                 raise error from first
             first = error
             continue
-        found = tried._replace(copies=seen.changes_input, layout=layout)
+        found = tried._replace(copies=seen.changes_input, memory_format=layout)
         return seen, found, row_numbers
     raise AssertionError("the last choice returns or raises")
 
@@ -158,14 +152,14 @@ def _probe_layout(
 def check_augmentation(
     augmentation: Augmentation,
     head: Head,
-    placement: Placement,
+    input_format: InputFormat,
     rows: Tensors,
     *,
     is_weighted: bool,
 ) -> None:
     """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
     y = head.targets(
-        torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=placement.device)
+        torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=input_format.device)
     )
     if augmentation.mixes and not head.takes_shares:
         raise ValueError(
@@ -178,8 +172,8 @@ def check_augmentation(
             "`augment` mixes rows, as MixUp and CutMix do, but the rows have weights, and a "
             "mixture would have that of one of them; leave `sample_weight` out, or the mixing."
         )
-    plain = placement.batch(rows, None, None, is_own=False)
-    changed = placement._replace(augment=augmentation).batch(rows, y, None, is_own=False)
+    plain = input_format.batch(rows, None, None, is_own=False)
+    changed = input_format._replace(augment=augmentation).batch(rows, y, None, is_own=False)
     if changed.shape != plain.shape:
         raise ValueError(
             f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "
@@ -191,3 +185,63 @@ def check_augmentation(
             f"`augment` mixes labels of {shares.shape[1]} classes, but `y` has "
             f"{head.n_outputs}; pass num_classes={head.n_outputs} to MixUp or CutMix."
         )
+
+
+def embeds(module: nn.Module) -> bool:
+    """Whether tokens are looked up in the module."""
+    return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
+
+
+def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
+    """What an error may have to do with the embeddings of the module; nothing if it has none."""
+    sizes = [
+        layer.num_embeddings
+        for layer in module.modules()
+        if isinstance(layer, (nn.Embedding, nn.EmbeddingBag))
+    ]
+    if not sizes:
+        return ""
+    inputs = tensors_of(x)
+    if not isinstance(error, IndexError):
+        is_any_float = any(one.is_floating_point() for one in inputs)
+        return " Its nn.Embedding needs tokens of an integer dtype." if is_any_float else ""
+    tokens = [one for one in inputs if one.dtype == torch.int64 and one.numel()]
+    if not tokens:
+        return ""
+    low, high = min(int(one.min()) for one in tokens), max(int(one.max()) for one in tokens)
+    return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."
+
+
+class Probe(NamedTuple):
+    """What forward passes on a few rows showed of a module."""
+
+    output: Any
+    evaluated: Any
+    changes_input: bool
+
+
+def probe(module: nn.Module, x: Tensors) -> Probe:
+    """Pass a few rows through the module in both modes, and leave its buffers as they were.
+
+    Lazy layers take their sizes here.
+    """
+    if is_any_lazy(module):
+        module.eval()
+        with torch.no_grad():
+            call(module, apply(torch.clone, x))
+    versions = [one._version for one in tensors_of(x)]
+    # A module may write into its buffers, or put others in their place.
+    buffers = [
+        (layer, name, buffer, buffer.clone())
+        for layer in module.modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        output = call(module.train(), x)
+        evaluated = call(module.eval(), x)
+    finally:
+        with torch.no_grad():
+            for layer, name, buffer, before in buffers:
+                layer._buffers[name] = buffer.copy_(before)
+    return Probe(output, evaluated, versions != [one._version for one in tensors_of(x)])

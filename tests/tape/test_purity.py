@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from easyclf.purity import Reading
-from easyclf.tape import NotRecordable
+from easyclf.tape.purity import CodeReading
+from easyclf.tape.recorder import NotRecordable
 
 SCALE = 2.0
 LAYERS = [1, 2]
@@ -67,8 +67,8 @@ PURE = {
 def test_pure_code_is_read(name):
     own = module(PURE[name])
 
-    assert Reading([own]) == Reading([own])
-    assert {id(tensor) for tensor in own.parameters()} <= set(map(id, Reading([own]).tensors))
+    assert CodeReading([own]) == CodeReading([own])
+    assert {id(tensor) for tensor in own.parameters()} <= set(map(id, CodeReading([own]).tensors))
 
 
 def appends_locally(self, x):
@@ -79,12 +79,12 @@ def appends_locally(self, x):
 
 
 def test_lists_that_are_made_in_the_call_may_grow():
-    Reading([module(appends_locally)])
+    CodeReading([module(appends_locally)])
 
 
 def test_but_not_where_lists_are_that_outlive_it():
     with pytest.raises(NotRecordable, match="appends_locally may change"):
-        Reading([module(appends_locally, kept=[1])])
+        CodeReading([module(appends_locally, kept=[1])])
 
 
 IMPURE = {
@@ -106,7 +106,7 @@ def test_impure_code_is_refused(name):
     forward, match = IMPURE[name]
 
     with pytest.raises(NotRecordable, match=match):
-        Reading([module(forward)])
+        CodeReading([module(forward)])
 
 
 def test_code_behind_an_override_of_torchs_layers_is_read():
@@ -116,7 +116,7 @@ def test_code_behind_an_override_of_torchs_layers_is_read():
             return super()._conv_forward(x, weight, bias)
 
     with pytest.raises(NotRecordable, match="sets `calls`"):
-        Reading([nn.Sequential(Counted(1, 1, 1))])
+        CodeReading([nn.Sequential(Counted(1, 1, 1))])
 
 
 def test_properties_are_read():
@@ -129,7 +129,7 @@ def test_properties_are_read():
             return x * self.scale
 
     with pytest.raises(NotRecordable, match="random"):
-        Reading([Own()])
+        CodeReading([Own()])
 
 
 class Configured(nn.Module):
@@ -162,27 +162,27 @@ CHANGES = {
 def test_changes_are_noticed(change, monkeypatch):
     monkeypatch.setattr(Configured, "forward", Configured.forward)  # put back afterwards
     own = Configured()
-    before = Reading([own])
+    before = CodeReading([own])
 
     CHANGES[change](own)
 
-    assert Reading([own]) != before
+    assert CodeReading([own]) != before
 
 
 def test_changes_of_values_are_not_changes():
     own = Configured()
-    before = Reading([own])
+    before = CodeReading([own])
 
     with torch.no_grad():
         own.layer.weight.zero_()
 
-    assert Reading([own]) == before
+    assert CodeReading([own]) == before
 
 
 def test_a_changed_global_is_noticed(monkeypatch):
     own = module(lambda self, x: helper(x))
-    before = Reading([own])
+    before = CodeReading([own])
 
     monkeypatch.setitem(helper.__globals__, "SCALE", 3.0)
 
-    assert Reading([own]) != before
+    assert CodeReading([own]) != before

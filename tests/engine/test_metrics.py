@@ -8,17 +8,18 @@ import torch
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.metrics import Measured, RunningMetrics, is_better_higher
+from easyclf.engine.metrics import BatchResult, RunningMetrics
+from easyclf.history import is_better_higher
 
 
 def batch(loss, loss_weight, hits, weight):
     """What a batch of rows with weights of their own measured."""
-    return Measured(*(torch.tensor(float(v)) for v in (loss, loss_weight, hits, weight)))
+    return BatchResult(*(torch.tensor(float(v)) for v in (loss, loss_weight, hits, weight)))
 
 
 def plain_batch(loss, hits, n_rows):
     """What a batch of rows without weights measured."""
-    return Measured(torch.tensor(float(loss)), n_rows, torch.tensor(float(hits)), n_rows)
+    return BatchResult(torch.tensor(float(loss)), n_rows, torch.tensor(float(hits)), n_rows)
 
 
 def collected(batches):

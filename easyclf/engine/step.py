@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from easyclf.capture import Tapes
 from easyclf.data import Batch
-from easyclf.evaluation import measure
+from easyclf.engine.metrics import BatchResult, Number
+from easyclf.engine.objective import measure
 from easyclf.heads import Head
-from easyclf.metrics import Measured, Number
-from easyclf.optimizers import direct_update
 from easyclf.precision import Precision
 from easyclf.state import TrainingState
-from easyclf.tape import Tape
+from easyclf.tape.recorder import Tape
+from easyclf.tape.tapes import Tapes
+from easyclf.tape.updates import direct_update
 
 Gradients = Sequence[torch.Tensor | None]
 
@@ -59,7 +59,7 @@ class Step:
         self._updates: dict[Tape, Callable[[Any], None]] = {}
         self._gradients: Gradients | None = None
 
-    def __call__(self, group: Sequence[Batch]) -> list[Measured]:
+    def __call__(self, group: Sequence[Batch]) -> list[BatchResult]:
         """Take one step down the gradient of the mean loss over all rows of the group."""
         if len(group) == 1:
             tape = self._tapes.get(group[0], self.differentiate)
@@ -90,14 +90,14 @@ class Step:
                 parameter.grad = gradient
             self._gradients = None
 
-    def _play(self, tape: Tape, batch: Batch) -> Measured:
+    def _play(self, tape: Tape, batch: Batch) -> BatchResult:
         measured, gradients = tape(*batch)
         update = self._updates.get(tape)
         if update is None:
             update = self._updates[tape] = self._choose_update(gradients)
         update(gradients)
         self._gradients = gradients
-        return Measured(*measured)
+        return BatchResult(*measured)
 
     def _choose_update(self, gradients: Gradients) -> Callable[[Any], None]:
         has_gradient = [gradient is not None for gradient in gradients]
@@ -127,8 +127,8 @@ class Step:
             gradients |= zip(there, clipped, strict=True)
         return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self._parameters]
 
-    def _step_with_closure(self, group: Sequence[Batch]) -> list[Measured]:
-        seen: list[list[Measured]] = []
+    def _step_with_closure(self, group: Sequence[Batch]) -> list[BatchResult]:
+        seen: list[list[BatchResult]] = []
 
         def closure() -> Any:
             seen.append(self._compute_gradients(group))
@@ -137,7 +137,7 @@ class Step:
         self._state.optimizer.step(closure)
         return seen[0]
 
-    def _compute_gradients(self, group: Sequence[Batch]) -> list[Measured]:
+    def _compute_gradients(self, group: Sequence[Batch]) -> list[BatchResult]:
         state, precision = self._state, self._precision
         # A callback may have added some. This is what `zero_grad` does, without the hooks of the
         # profiler: 5 us a step.
@@ -190,6 +190,6 @@ def _group_weight(head: Head, group: Sequence[Batch]) -> Number:
     return total
 
 
-def _mean_loss(measured: Sequence[Measured]) -> Number:
+def _mean_loss(measured: Sequence[BatchResult]) -> Number:
     total = sum(one.loss_weight for one in measured)
     return sum(one.loss * (one.loss_weight / total) for one in measured)

@@ -9,7 +9,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.utils.validation import check_is_fitted
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.interrupts import deferred_interrupts
+from easyclf.engine.interrupts import deferred_interrupts
 
 
 @pytest.fixture(autouse=True)

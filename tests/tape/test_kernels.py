@@ -6,8 +6,9 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from easyclf import Estimator, products
-from easyclf.products import faster_product, is_mkl_slow
+from easyclf import Estimator
+from easyclf.tape import kernels
+from easyclf.tape.kernels import faster_product, is_mkl_slow
 
 ATEN = torch.ops.aten
 torch_has_onednn = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(not torch_has_onednn, reason="torch was built wi
 
 @pytest.fixture(autouse=True)
 def _slow_mkl(monkeypatch):
-    monkeypatch.setattr(products, "is_mkl_slow", lambda: True)
+    monkeypatch.setattr(kernels, "is_mkl_slow", lambda: True)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
 
 
@@ -113,7 +114,7 @@ def test_mkl_is_slow_where_it_leaves_avx_512_idle(monkeypatch, capability, proce
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(products, "processor", lambda: processor)
+    monkeypatch.setattr(kernels, "processor", lambda: processor)
 
     assert is_mkl_slow.__wrapped__() is expected
 
@@ -137,7 +138,7 @@ def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
             used.append(function)
         return product
 
-    monkeypatch.setattr("easyclf.capture.faster_product", count)
+    monkeypatch.setattr("easyclf.tape.tapes.faster_product", count)
     network = nn.Sequential(nn.Linear(300, 128), nn.ReLU(), nn.Linear(128, 64), nn.Linear(64, 2))
 
     clf = Estimator(network, epochs=80, batch_size=100, lr=1e-3, random_state=0)
@@ -153,7 +154,7 @@ def test_a_fit_with_large_layers_is_the_same_with_either(monkeypatch):
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
 def test_the_size_of_the_numbers_does_not_tell_the_kernels_apart(scale, monkeypatch, log):
-    monkeypatch.setattr("easyclf.capture._as_recorded", None)  # would fail
+    monkeypatch.setattr("easyclf.tape.tapes._as_recorded", None)  # would fail
     X = np.random.default_rng(0).normal(size=(400, 300)).astype(np.float32) * scale
     network = nn.Sequential(nn.Linear(300, 128), nn.ReLU(), nn.Linear(128, 64))
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from easyclf.tape import NotRecordable, record
+from easyclf.tape.compiler import record
+from easyclf.tape.recorder import NotRecordable
 
 
 def taped(function, *inputs, known=()):

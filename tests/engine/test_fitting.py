@@ -14,7 +14,7 @@ from torch import nn
 
 from easyclf import Estimator, LambdaCallback
 from easyclf.data import Source
-from easyclf.trainer import Trainer
+from easyclf.engine.trainer import Trainer
 
 
 def test_compile_calls_the_compiled_module_and_keeps_the_own_one(monkeypatch, blobs, network):

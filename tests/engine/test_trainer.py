@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from easyclf import EarlyStopping, Estimator, TrainingDiverged
-from easyclf.trainer import Trainer
+from easyclf.engine.trainer import Trainer
 
 
 def estimator(network, **parameters):

@@ -14,40 +14,36 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _check_sample_weight, check_array, validate_data
 
-from easyclf.data import (
+from easyclf.data.caching import cached, dataset_labels
+from easyclf.data.dataframes import FrameEncoder, is_frame, refuse_columns
+from easyclf.data.datasets import (
     Fields,
-    FrameEncoder,
-    MultiInput,
-    Rows,
-    as_tensor,
-    cached,
     carried_labels,
-    check_finite,
-    check_finite_memmap,
-    check_finite_sparse,
-    check_options,
     class_names,
-    dataset_labels,
     first_rows,
     has_own_collation,
     is_dataset,
-    is_frame,
-    is_large_memmap,
-    refuse_columns,
     shapes_of,
 )
+from easyclf.data.finite import check_finite
+from easyclf.data.loaders import check_options
+from easyclf.data.memmap import check_finite_memmap, is_large_memmap
+from easyclf.data.multi_input import MultiInput
+from easyclf.data.rows import Rows
+from easyclf.data.sparse import check_finite_sparse
+from easyclf.data.tensors import as_tensor
 from easyclf.randomness import isolated
 from easyclf.targets import Labels, TargetEncoder, read_labels
 
 
-class Given(NamedTuple):
+class LabelledData(NamedTuple):
     """Rows, their labels and their weights, as the user gave them."""
 
     X: Any
     y: Any = None
     sample_weight: Any = None
 
-    def check(self, name: str = "y") -> Given:
+    def check(self, name: str = "y") -> LabelledData:
         """Refuse labels or weights beside a dataset, and rows without labels."""
         if isinstance(self.X, Iterator):
             raise TypeError(
@@ -68,7 +64,7 @@ class Given(NamedTuple):
 
 def one_validation(
     validation_data: Any, X_val: Any, y_val: Any, sample_weight_val: Any
-) -> Given | None:
+) -> LabelledData | None:
     """The validation data, under whichever names they were given."""
     if validation_data is not None:
         if X_val is not None or y_val is not None or sample_weight_val is not None:
@@ -77,21 +73,21 @@ def one_validation(
                 "thing; pass only one of them."
             )
         if is_dataset(validation_data):
-            return Given(validation_data)
+            return LabelledData(validation_data)
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
             raise ValueError(
                 f"`validation_data` is a {type(validation_data).__name__}; expected (X, y), "
                 "(X, y, sample_weight), a Dataset or a DataLoader."
             )
-        return Given(*validation_data)
+        return LabelledData(*validation_data)
     if X_val is None:
         if y_val is not None or sample_weight_val is not None:
             raise ValueError("`y_val` or `sample_weight_val` is given without `X_val`; pass both.")
         return None
-    return Given(X_val, y_val, sample_weight_val)
+    return LabelledData(X_val, y_val, sample_weight_val)
 
 
-class Layout(NamedTuple):
+class RowSchema(NamedTuple):
     """What the rows of training looked like, which later ones have to match.
 
     Attributes
@@ -120,7 +116,7 @@ class Reader:
         The dtype of numbers in training.
     options : mapping
         The user's `loader__*`, without the prefix.
-    layout : Layout or None
+    schema : RowSchema or None
         That of the training; None before it.
     is_cached : bool
         Whether datasets are read into memory.
@@ -129,7 +125,7 @@ class Reader:
 
     Attributes
     ----------
-    layout : Layout or None
+    schema : RowSchema or None
         That of the first rows that were read.
     class_names : list of str or None
         What the dataset of the training calls its classes.
@@ -140,18 +136,23 @@ class Reader:
         estimator: BaseEstimator,
         dtype: torch.dtype,
         options: Mapping[str, Any],
-        layout: Layout | None,
+        schema: RowSchema | None,
         *,
         is_cached: bool = False,
         takes_frames: bool = False,
     ) -> None:
         self._estimator, self._dtype, self._options = estimator, dtype, options
         self._is_cached, self._takes_frames = is_cached, takes_frames
-        self.layout = layout
+        self.schema = schema
         self.class_names: list[str] | None = None
 
     def read_training(
-        self, given: Given, encoder: TargetEncoder | None, classes: Any, *, needs_labels: bool
+        self,
+        given: LabelledData,
+        encoder: TargetEncoder | None,
+        classes: Any,
+        *,
+        needs_labels: bool,
     ) -> tuple[Rows, TargetEncoder]:
         """The rows to train on, and the encoder of their labels, fitted here if there is none yet.
 
@@ -176,7 +177,7 @@ class Reader:
         rows = Rows(x, encoder.transform(labels), weight, self._options)
         return rows.without_zero_weights(), encoder
 
-    def read_measured(self, given: Given, encoder: TargetEncoder, name: str = "y") -> Rows:
+    def read_measured(self, given: LabelledData, encoder: TargetEncoder, name: str = "y") -> Rows:
         """Rows to measure on, with their labels, called `name`, encoded as those of training."""
         X, y, sample_weight = given.check(name)
         with _reading(X):
@@ -211,8 +212,8 @@ class Reader:
 
         Of a frame, rows of `sample_weight` 0 are not learned from.
         """
-        reset = self.layout is None
-        frame_encoder = None if self.layout is None else self.layout.frame_encoder
+        reset = self.schema is None
+        frame_encoder = None if self.schema is None else self.schema.frame_encoder
         is_fixed = True
         if frame_encoder is not None and not is_frame(X):
             raise TypeError(
@@ -253,8 +254,8 @@ class Reader:
             x = self._read_frame(X, frame_encoder) if frame_encoder else self._read_array(X)
             shape = tuple(x.shape[1:])
         self._compare(shape, is_fixed=is_fixed)
-        if self.layout is None:
-            self.layout = Layout(shape, is_fixed, frame_encoder)
+        if self.schema is None:
+            self.schema = RowSchema(shape, is_fixed, frame_encoder)
         return x
 
     def _read_dataset(self, X: Any, *, is_fixed: bool) -> Any:
@@ -262,7 +263,7 @@ class Reader:
         if isinstance(first, torch.Tensor) and is_fixed:
             # Rows of single numbers count as rows of one column.
             row = first.reshape(1, *(first.shape[1:] or (1,)))
-            validate_data(self._estimator, X=row, reset=self.layout is None, skip_check_array=True)
+            validate_data(self._estimator, X=row, reset=self.schema is None, skip_check_array=True)
         return shapes_of(first)
 
     def _read_tensor(self, X: torch.Tensor) -> torch.Tensor:
@@ -272,7 +273,7 @@ class Reader:
         if x.ndim < 2 or not x.numel() or x.is_complex() or x.layout != torch.strided:
             # scikit-learn says what is wrong.
             validate_data(self._estimator, X=np.asarray(x.cpu()), reset=False, allow_nd=True)
-        validate_data(self._estimator, X=x, reset=self.layout is None, skip_check_array=True)
+        validate_data(self._estimator, X=x, reset=self.schema is None, skip_check_array=True)
         check_finite(x, self._dtype)
         return x
 
@@ -285,7 +286,7 @@ class Reader:
             x = validate_data(
                 self._estimator,
                 X=X,
-                reset=self.layout is None,
+                reset=self.schema is None,
                 accept_sparse="csr",
                 allow_nd=True,
                 ensure_all_finite=False,
@@ -301,7 +302,7 @@ class Reader:
         return x
 
     def _read_frame(self, X: Any, frame_encoder: FrameEncoder) -> torch.Tensor:
-        validate_data(self._estimator, X=X, reset=self.layout is None, skip_check_array=True)
+        validate_data(self._estimator, X=X, reset=self.schema is None, skip_check_array=True)
         x = torch.from_numpy(frame_encoder.transform(X))
         check_finite(x, self._dtype)
         return x
@@ -326,16 +327,16 @@ class Reader:
 
     def _compare(self, shape: Any, *, is_fixed: bool) -> None:
         """Refuse rows that are not like those of the training."""
-        if self.layout is None:
+        if self.schema is None:
             return
-        expected = self.layout.shape
+        expected = self.schema.shape
         name = type(self._estimator).__name__
         if _names(shape) != _names(expected):
             raise ValueError(
                 f"X has the inputs {_names(shape) or 'of one array'}, but {name} is expecting "
                 f"{_names(expected) or 'those of one array'}, as in `fit`."
             )
-        if is_fixed and self.layout.is_fixed and shape != expected:
+        if is_fixed and self.schema.is_fixed and shape != expected:
             raise ValueError(
                 f"X has rows of shape {shape}, but {name} is expecting rows of shape {expected}, "
                 "as in `fit`."

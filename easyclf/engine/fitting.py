@@ -11,149 +11,36 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from easyclf.callbacks import Callback
-from easyclf.data import (
-    Augmentation,
-    Batch,
-    Placement,
-    Preprocessing,
-    Rows,
-    Source,
-    first_of,
-    is_loader,
-    is_vision,
-)
+from easyclf.callbacks.base import Callback
+from easyclf.data import Augmentation, InputFormat, Preprocessing, Rows, is_loader, is_vision
+from easyclf.data.reader import RowSchema
 from easyclf.device import resolve_device
-from easyclf.evaluation import Evaluation, evaluate, measure, predict_outputs
+from easyclf.engine.fitted import Fitted
+from easyclf.engine.probing import Probe, check_augmentation, find_input_format, row_shape
+from easyclf.engine.trainer import Trainer
+from easyclf.exceptions import TrainingDiverged
 from easyclf.heads import Head, build_head
 from easyclf.history import History
-from easyclf.inputs import Layout
-from easyclf.metrics import Measured
-from easyclf.modules import (
-    MLP,
-    Probe,
-    apply,
-    build_module,
-    freeze,
-    tensors_of,
-)
+from easyclf.mlp import MLP
+from easyclf.modules import build_module, freeze
+from easyclf.nested import apply, first_of, tensors_of
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import forwarded
-from easyclf.precision import Precision, resolve_precision
-from easyclf.probing import check_augmentation, find_placement, row_shape
+from easyclf.precision import resolve_precision
 from easyclf.randomness import isolated, seed_after
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
-from easyclf.trainer import Trainer, TrainingDiverged
 
-# Numbers in an evaluation batch: its rows are as many as hold about this many.
-_EVALUATION_NUMBERS = 2**20
 _PROBED_ROWS = 3
 # Rows in a batch of a stream that does not say how many it has.
 _STREAMED_ROWS = 128
 _MEASURED = ("loss", "accuracy")
 
 
-class Learned(NamedTuple):
-    """What prediction and a continued run need beside the module.
-
-    Attributes
-    ----------
-    head : Head
-        The meaning of the outputs.
-    encoder : TargetEncoder
-        The classes.
-    precision : Precision
-        The precision of the arithmetic.
-    placement : Placement
-        Where and as what the module wants its inputs.
-    layout : Layout
-        What rows look like.
-    row_numbers : int
-        Numbers in a row, as the module gets it.
-    frozen : list of str
-        Names of the weights that `freeze` kept as they were.
-    seed : int
-        The seed of the whole run.
-    """
-
-    head: Head
-    encoder: TargetEncoder
-    precision: Precision
-    placement: Placement
-    layout: Layout
-    row_numbers: int
-    frozen: list[str]
-    seed: int
-
-    @property
-    def evaluation_rows(self) -> int:
-        """Rows in a batch of validation or prediction."""
-        return max(64, _EVALUATION_NUMBERS // self.row_numbers)
-
-    def source(
-        self, rows: Rows, *, is_kept: bool = False, augment: Augmentation | None = None
-    ) -> Source:
-        """Batches of rows with their targets."""
-        return rows.source(
-            self.placement._replace(augment=augment),
-            self.head.targets,
-            self.encoder.transform_tensor,
-            seed=self.seed,
-            is_kept=is_kept,
-        )
-
-    def outputs(self, module: nn.Module, rows: Rows) -> torch.Tensor:
-        """The raw outputs for all rows, in order."""
-        with (
-            isolated(self.seed, self.placement.device, waits=False),
-            rows.source(self.placement, seed=self.seed) as source,
-        ):
-            outputs = predict_outputs(
-                module.eval(), self.head, self.precision, source, self.evaluation_rows
-            )
-        if outputs.isnan().any():
-            row = int(outputs.isnan().flatten(1).any(1).to(torch.uint8).argmax())
-            raise ValueError(
-                f"{type(module).__name__} answered NaN, first in row {row} of X; look at that row, "
-                "at `preprocess`, and at the weights of the module."
-            )
-        return outputs
-
-    def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
-        """The exact `loss` and `accuracy`."""
-        module.eval()
-
-        @torch.inference_mode()
-        def measure_batch(batch: Batch) -> Measured:
-            return measure(module, self.head, self.precision, batch)
-
-        with (
-            isolated(self.seed, self.placement.device, waits=False),
-            self.source(rows) as source,
-        ):
-            return evaluate(source, Evaluation(module, self.evaluation_rows), measure_batch)
-
-    def on_cpu(self) -> Learned:
-        """A copy for a machine without the accelerator."""
-        cpu, dtype, preprocess = (
-            torch.device("cpu"),
-            self.precision.dtype,
-            self.placement.preprocess,
-        )
-        if isinstance(preprocess, Preprocessing):
-            preprocess = preprocess.to(cpu)
-        return self._replace(
-            head=copy.deepcopy(self.head).to(cpu, dtype),
-            precision=Precision(dtype),
-            placement=self.placement._replace(device=cpu, preprocess=preprocess),
-        )
-
-
-class Earlier(NamedTuple):
+class PreviousFit(NamedTuple):
     """What a continued run goes on from."""
 
-    learned: Learned
+    fitted: Fitted
     module: nn.Module
     optimizer: torch.optim.Optimizer
     history: History
@@ -163,7 +50,7 @@ class Outcome(NamedTuple):
     """A run that is over, and what cut it short, if anything did."""
 
     state: TrainingState
-    learned: Learned
+    fitted: Fitted
     interruption: BaseException | None
 
 
@@ -171,13 +58,13 @@ def run(
     parameters: Mapping[str, Any],
     train: Rows,
     valid: Rows | None,
-    layout: Layout,
+    schema: RowSchema,
     encoder: TargetEncoder,
     callbacks: Sequence[Callback],
     *,
     epochs: int,
     seed: int,
-    earlier: Earlier | None,
+    earlier: PreviousFit | None,
 ) -> Outcome:
     """Train on rows.
 
@@ -187,7 +74,7 @@ def run(
         The parameters of the estimator, `module__*` and its kin included.
     train, valid : Rows
         The rows to train on, and to measure after each epoch.
-    layout : Layout
+    schema : RowSchema
         What they look like.
     encoder : TargetEncoder
         The classes.
@@ -197,7 +84,7 @@ def run(
         Epochs to run.
     seed : int
         The seed of the whole run, of which earlier epochs are a part.
-    earlier : Earlier or None
+    earlier : PreviousFit or None
         What to go on from; it is left as it is.
     """
     device = resolve_device(parameters["device"])
@@ -207,7 +94,7 @@ def run(
     interruption: BaseException | None = None
     with isolated(run_seed, device), torch.enable_grad(), ExitStack() as stack:
         preprocess, augment = parameters["preprocess"], parameters["augment"]
-        placement = Placement(
+        input_format = InputFormat(
             device,
             precision.dtype,
             weight_dtype=precision.dtype,
@@ -218,36 +105,36 @@ def run(
         n_probed = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
         rows = apply(lambda one: one.to(device), train.first(n_probed))
         vision = any(is_vision(one) for one in (augment, preprocess) if one is not None)
-        shape = row_shape(rows, placement, is_vision=vision)
+        shape = row_shape(rows, input_format, is_vision=vision)
         module = _make_module(parameters, shape, len(encoder.classes_), earlier)
         module.to(device, precision.dtype)
         if earlier is not None:
-            for name in earlier.learned.frozen:
+            for name in earlier.fitted.frozen:
                 module.get_parameter(name).requires_grad_(True)
         frozen = freeze(module, parameters["freeze"])
         batch_size = _batch_size(parameters["batch_size"], train)
         min_rows = _fewest_rows(module, batch_size, train.n_rows)
-        seen, placement, row_numbers = find_placement(
+        seen, input_format, row_numbers = find_input_format(
             module,
             rows,
-            placement,
+            input_format,
             batch_size,
             is_vision=vision,
         )
         head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
         head.to(device, precision.dtype)
         if augmentation is not None:
-            check_augmentation(augmentation, head, placement, rows, is_weighted=train.is_weighted)
-        learned = Learned(head, encoder, precision, placement, layout, row_numbers, frozen, seed)
-        train_source = stack.enter_context(
-            learned.source(train, is_kept=True, augment=augmentation)
-        )
+            check_augmentation(
+                augmentation, head, input_format, rows, is_weighted=train.is_weighted
+            )
+        fitted = Fitted(head, encoder, precision, input_format, schema, row_numbers, frozen, seed)
+        train_source = stack.enter_context(fitted.source(train, is_kept=True, augment=augmentation))
         valid_source = None
         if valid is not None:
-            valid_source = stack.enter_context(learned.source(valid, is_kept=True))
+            valid_source = stack.enter_context(fitted.source(valid, is_kept=True))
         if isinstance(module, MLP) and not module.is_adapted:
-            with learned.source(train) as plain_source:
-                batches = plain_source.batches(learned.evaluation_rows)
+            with fitted.source(train) as plain_source:
+                batches = plain_source.batches(fitted.evaluation_rows)
                 module.adapt((first_of(batch.x), batch.weight) for batch in batches)
         optimizer = build_optimizer(
             parameters["optimizer"], module, parameters["lr"], forwarded(parameters, "optimizer")
@@ -278,7 +165,7 @@ def run(
             shuffles,
             batch_size=batch_size,
             min_rows=min_rows,
-            evaluation_rows=learned.evaluation_rows,
+            evaluation_rows=fitted.evaluation_rows,
             accumulate=parameters["accumulate"],
             clip_grad_norm=parameters["clip_grad_norm"],
             is_captured=parameters["compile"] == "auto",
@@ -287,14 +174,14 @@ def run(
             trainer.fit()
         except (KeyboardInterrupt, TrainingDiverged) as error:
             interruption = error
-    return Outcome(state, learned, interruption)
+    return Outcome(state, fitted, interruption)
 
 
 def _make_module(
     parameters: Mapping[str, Any],
     shape: Any,
     n_outputs: int,
-    earlier: Earlier | None,
+    earlier: PreviousFit | None,
 ) -> nn.Module:
     if earlier is not None:
         return copy.deepcopy(earlier.module)

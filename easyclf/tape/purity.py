@@ -2,7 +2,7 @@
 
 A recording holds what Python did once: the branches that it took, the numbers that it read. It
 can stand for the code while the code only computes, and reads nothing that changes unnoticed.
-`Reading` proves the former from the bytecode, and two readings that differ show the latter.
+`CodeReading` proves the former from the bytecode, and two readings that differ show the latter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from easyclf.tape import NotRecordable
+from easyclf.tape.recorder import NotRecordable
 
 _PLAIN = (
     Number,
@@ -39,7 +39,7 @@ _PLAIN = (
 _TRUSTED = (
     "easyclf.heads",
     "easyclf.losses",
-    "easyclf.modules",
+    "easyclf.mlp",
     "torch._C",
     "torch._jit_internal",
     "torch._tensor",
@@ -92,7 +92,7 @@ def _is_trusted(home: str | None) -> bool:
     return home == "torch" or any(f"{home}.".startswith(f"{trusted}.") for trusted in _TRUSTED)
 
 
-class Reading:
+class CodeReading:
     """All that the code of some objects can read, once the code is proved to be pure.
 
     Two readings of the same objects are equal if nothing has changed in between but the values
@@ -128,7 +128,7 @@ class Reading:
             raise NotRecordable(f"{self._changer} may change {self._changeable}")
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Reading) and self._values == other._values
+        return isinstance(other, CodeReading) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
 

@@ -1,0 +1,53 @@
+"""Where the first value is that is not finite."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+
+def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
+    """Refuse NaN, infinity and values too large for `dtype`, saying where the first one is."""
+    wrong = find_not_finite(x, dtype)
+    if wrong is not None:
+        index = np.unravel_index(wrong.first, x.shape)
+        column = f", column {index[1]}" if x.ndim == 2 else ""
+        raise wrong.error(f"row {index[0]}{of}{column}", dtype)
+
+
+class NotFinite(NamedTuple):
+    """Values that are NaN, infinite or too large: how many, and the first one."""
+
+    value: float
+    first: int
+    n_values: int
+
+    def error(self, place: str, dtype: torch.dtype) -> ValueError:
+        """The error that says so."""
+        if math.isnan(self.value):
+            return ValueError(
+                f"Input X contains NaN: {self.n_values} value(s), the first in {place}; "
+                "impute them first, for example with SimpleImputer in a Pipeline."
+            )
+        return ValueError(
+            f"Input X contains infinity or a value too large for dtype('{str(dtype)[6:]}'): "
+            f"{self.value!r} in {place} is the first of {self.n_values}; clip or scale first, "
+            "or use precision='float64'."
+        )
+
+
+def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
+    """Look for values that are not finite in `dtype`: NaN first."""
+    if not x.is_floating_point() or not x.numel():
+        return None
+    limit = torch.finfo(dtype if dtype.is_floating_point else torch.float32).max
+    low, high = torch.stack(torch.aminmax(x)).tolist()
+    if -limit <= low and high <= limit:
+        return None
+    is_nan = x.isnan()
+    wrong = (is_nan if is_nan.any() else ~(x.abs() <= limit)).reshape(-1)
+    first = int(wrong.to(torch.uint8).argmax())
+    return NotFinite(x.reshape(-1)[first].item(), first, int(wrong.sum()))

@@ -1,0 +1,11 @@
+"""Errors of easyclf's own."""
+
+from __future__ import annotations
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss or the weights stopped being finite.
+
+    The estimator keeps the weights of the last epoch in which all of them were finite: in the
+    first epoch those with which it began.
+    """

@@ -1,0 +1,104 @@
+"""The default module: a multilayer perceptron that standardizes its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+
+class MLP(nn.Module):
+    """A multilayer perceptron with ReLU that standardizes its inputs: the default module.
+
+    Rows of more than one dimension (images) are flattened. The means and scales of the input
+    columns are read from the training data at the start of `fit`, with the sample weights, so
+    that unscaled data train as well as scaled ones.
+
+    Parameters
+    ----------
+    n_features : int
+        Numbers in a row.
+    n_classes : int
+        Columns of the output: one logit a class (or a label, when multilabel).
+    hidden : sequence of int, default=(128,)
+        Width of each hidden layer; `()` makes it a softmax regression.
+    dropout : float, default=0.0
+        Probability with which a hidden unit is dropped in training.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from easyclf import MLP
+    >>> MLP(n_features=4, n_classes=3, hidden=(16, 16))(torch.zeros(2, 4)).shape
+    torch.Size([2, 3])
+    """
+
+    shift: torch.Tensor
+    inverse_scale: torch.Tensor
+    is_adapted: bool
+
+    def __init__(
+        self,
+        n_features: int,
+        n_classes: int,
+        hidden: Sequence[int] = (128,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        width = n_features
+        for units in hidden:
+            layers += [nn.Linear(width, units), nn.ReLU()]
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            width = units
+        self.layers = nn.Sequential(*layers, nn.Linear(width, n_classes))
+        self.register_buffer("shift", torch.zeros(n_features))
+        self.register_buffer("inverse_scale", torch.ones(n_features))
+        self.is_adapted = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Compute the logits.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, ...)
+            Rows of `n_features` numbers.
+
+        Returns
+        -------
+        logits : Tensor of shape (batch, n_classes)
+            One logit a class.
+        """
+        standardized = torch.addcmul(self.shift, x.flatten(1), self.inverse_scale)
+        return self.layers(standardized)  # type: ignore[no-any-return]
+
+    def adapt(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+        """Take the shift and the scale of each column from data.
+
+        Parameters
+        ----------
+        batches : iterable of (Tensor, Tensor or None)
+            Rows of shape (batch, ...) with their weights of shape (batch,).
+        """
+        weight_sum = 0.0
+        origin = total = squares = torch.zeros((), device="cpu")
+        for x, weight in batches:
+            rows = x.detach().flatten(1).cpu().double()
+            w = torch.ones(len(rows), device="cpu") if weight is None else weight.cpu()
+            if not weight_sum:
+                # Sums around the first rows: those around 0 would cancel for columns such as years.
+                origin = rows[: min(len(rows), 256)].mean(0)
+            rows = rows - origin
+            weight_sum += float(w.sum())
+            total = total + w.double() @ rows
+            squares = squares + w.double() @ rows.square()
+        mean = total / weight_sum
+        variance = squares / weight_sum - mean.square()
+        # What the dtype cannot tell from a constant column.
+        tiny = torch.finfo(self.shift.dtype).eps ** 2 * (squares / weight_sum + origin.square())
+        scale = variance.where(variance > tiny, 1.0).sqrt()
+        self.inverse_scale.copy_(1 / scale)
+        self.shift.copy_(-(origin + mean) / scale)
+        self.is_adapted = True
