@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from easyclf.nested import tensors_of
 from easyclf.precision import Precision
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
-from easyclf.tape.tapes import Tapes
+from easyclf.tape import Tapes
 
 
 class Trainer:
@@ -85,10 +86,13 @@ class Trainer:
         self._may_change = watched or self._hooks.may_change("on_epoch_begin", "on_epoch_end")
         n_epochs = state.epochs - state.epoch if is_captured else 0
         n_steps = 0 if watched else n_epochs * (state.steps_per_epoch or 0)
-        self._step = Step(state, precision, clip_grad_norm, n_steps=n_steps)
+        self._tapes = Tapes(state.module, state.head, is_on=is_captured)
+        self._step = Step(state, precision, clip_grad_norm, self._tapes, n_steps=n_steps)
         n_batches = None if valid is None else valid.n_batches(evaluation_rows)
-        n_validations = n_epochs * (n_batches or 0)
-        self._tapes = Tapes(state.module, state.head, mode=False, n_calls=n_validations)
+        self._measure = functools.partial(_measure, state, precision)
+        self._player = self._tapes.of(
+            self._measure, training=False, n_calls=n_epochs * (n_batches or 0)
+        )
 
     def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
@@ -176,13 +180,12 @@ class Trainer:
         return metrics
 
     def _validate(self, batch: Batch) -> BatchResult:
-        tape = self._tapes.get(batch, self._measure)
-        return BatchResult(*(self._measure(batch) if tape is None else tape(*batch)))
-
-    @torch.inference_mode()
-    def _measure(self, batch: Batch) -> tuple[Any, ...]:
-        state = self._state
-        return tuple(measure(state.forward, state.head, self._precision, batch))
+        played = self._player.play(batch)
+        if played is None:
+            if self._state.module.training:
+                self._state.module.eval()
+            played = self._measure(batch)
+        return BatchResult(*played)
 
     def _too_large(self, batch: Batch) -> MemoryError:
         """The error that says how many rows there is memory for."""
@@ -218,6 +221,12 @@ class Trainer:
             f"estimator keeps the weights of {kept}. Use a smaller `lr`, scale the inputs, or set "
             "`clip_grad_norm`."
         )
+
+
+@torch.inference_mode()
+def _measure(state: TrainingState, precision: Precision, batch: Batch) -> tuple[Any, ...]:
+    """The fields of `BatchResult` for a batch of validation."""
+    return tuple(measure(state.forward, state.head, precision, batch))
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

@@ -96,7 +96,7 @@ class CodeReading:
     """All that the code of some objects can read, once the code is proved to be pure.
 
     Two readings of the same objects are equal if nothing has changed in between but the values
-    of tensors.
+    of tensors, and the mode of a module as a whole.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class CodeReading:
                 raise NotRecordable("a hook is registered for all modules")
         # Code that changes items, and lists and dicts that outlive a call: not both.
         self._changer, self._changeable = "", ""
-        self._values = [self._read(root, type(root).__name__) for root in roots]
+        self._values = [self._read_root(root) for root in roots]
         if self._changer and self._changeable:
             raise NotRecordable(f"{self._changer} may change {self._changeable}")
 
@@ -131,6 +131,11 @@ class CodeReading:
         return isinstance(other, CodeReading) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _read_root(self, root: Any) -> Any:
+        # A module is switched between its modes: what counts is which layers are in another one.
+        self._mode = root.training if isinstance(root, nn.Module) else True
+        return self._read(root, type(root).__name__)
 
     def _read(self, item: Any, name: str) -> Any:
         """What stands for an object when readings are compared."""
@@ -180,7 +185,7 @@ class CodeReading:
             raise NotRecordable(f"{name} has hooks")
         if any(method in own for method in _CALLS) or own.get("_compiled_call_impl"):
             raise NotRecordable(f"{name} was given another `forward`")
-        values: list[Any] = [module.training]
+        values: list[Any] = [module.training is self._mode]
         for key in ("_parameters", "_buffers", "_modules"):
             values.append(self._read(own[key], name))
         for key, value in own.items():
