@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from easyclf import Callback, LambdaCallback
-from tape.misleading.program import LABELS, TABLE, Net, Programs, net, run
+from tape.misleading.program import LABELS, TABLE, Programs, net, run
 
 PROGRAMS = Programs("E")
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
@@ -200,9 +200,7 @@ def preprocess_changes_what_it_reads():
     def preprocess(x):
         return x * scales[0]
 
-    return run(
-        scaled(), preprocess=preprocess, augment=Late(lambda: scales.__setitem__(0, 0.5))
-    )
+    return run(scaled(), preprocess=preprocess, augment=Late(lambda: scales.__setitem__(0, 0.5)))
 
 
 # Datasets.

@@ -37,9 +37,7 @@ class Keywords(Joined):
     """Inputs under any name, in the order in which they come."""
 
     def forward(self, **inputs):
-        total = sum(
-            (place + 1) * self.left(value) for place, value in enumerate(inputs.values())
-        )
+        total = sum((place + 1) * self.left(value) for place, value in enumerate(inputs.values()))
         return self.last(torch.tanh(total))
 
 

@@ -56,8 +56,8 @@ class Program:
     name: str
     make: Callable[[], Any]
 
-    def fit(self, compile):
-        """A fitted estimator, from weights that are the same each time."""
+    def fit(self, mode):
+        """Fit with `compile=mode`, from weights that are the same each time."""
         torch.manual_seed(0)
         made = self.make()
         made = made if isinstance(made, Run) else Run(made)
@@ -67,7 +67,7 @@ class Program:
         module = made.module
         # A template would be copied: a program has the module itself in its hands.
         factory = (lambda: module) if isinstance(module, nn.Module) else module
-        clf = Estimator(factory, compile=compile, **settings)
+        clf = Estimator(factory, compile=mode, **settings)
         validation = (made.X, made.y) if isinstance(made.validation, str) else made.validation
         with warnings.catch_warnings():
             # A fit may begin again without tapes, and says so.

@@ -493,7 +493,9 @@ def a_bias_that_is_broadcast():
 
 @play
 def activations_in_place():
-    return net(lambda self, x: F.relu_(2 * x) + F.dropout(x.clone(), 0.1, self.training, inplace=True))
+    return net(
+        lambda self, x: F.relu_(2 * x) + F.dropout(x.clone(), 0.1, self.training, inplace=True)
+    )
 
 
 @play

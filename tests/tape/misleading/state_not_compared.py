@@ -33,9 +33,7 @@ LOCAL = threading.local()
 
 def at(epoch, change, hook="on_epoch_begin"):
     """A callback that does something once, before an epoch."""
-    return LambdaCallback(
-        **{hook: lambda state: change(state) if state.epoch == epoch else None}
-    )
+    return LambdaCallback(**{hook: lambda state: change(state) if state.epoch == epoch else None})
 
 
 def changed_later(module, change, **settings):
@@ -105,7 +103,7 @@ def a_class_attribute_of_a_child():
 @mislead
 def a_class_attribute_that_counts():
     class Own(Net):
-        seen = [0]
+        seen = [0]  # noqa: RUF012
 
         def between(self, x):
             self.seen[0] = self.seen[0] + 1
@@ -158,9 +156,7 @@ def a_function_attribute():
         return x * helper.scale
 
     helper.scale = 1.0
-    return changed_later(
-        net(lambda self, x: helper(x)), lambda: setattr(helper, "scale", 2.0)
-    )
+    return changed_later(net(lambda self, x: helper(x)), lambda: setattr(helper, "scale", 2.0))
 
 
 @mislead
@@ -232,7 +228,9 @@ def a_cell_of_a_closure():
 @mislead
 def a_list_in_a_closure():
     scales = [1.0]
-    return changed_later(net(lambda self, x: x * scales[0]), lambda: scales.append(scales.pop() * 2))
+    return changed_later(
+        net(lambda self, x: x * scales[0]), lambda: scales.append(scales.pop() * 2)
+    )
 
 
 @mislead
@@ -282,7 +280,10 @@ def an_attribute_of_a_module_of_the_user():
 @mislead
 def a_counter_of_another_module():
     counter = types.ModuleType("counter_of_the_user")
-    exec("calls = 0\ndef tick():\n    global calls\n    calls += 1\n    return calls\n", vars(counter))
+    exec(
+        "calls = 0\ndef tick():\n    global calls\n    calls += 1\n    return calls\n",
+        vars(counter),
+    )
     return net(lambda self, x: x * (1 + counter.tick() / 100))
 
 
@@ -405,7 +406,7 @@ def a_float_with_an_attribute():
 @mislead
 def an_int_with_a_method():
     class Size(int):
-        gains = [1.0]
+        gains = [1.0]  # noqa: RUF012
 
         def gain(self):
             return self.gains[0]
@@ -427,7 +428,7 @@ def a_text_with_an_attribute():
 
 @mislead
 def a_named_tuple_that_holds_a_list():
-    Config = namedtuple("Config", "scales")  # noqa: PYI024
+    Config = namedtuple("Config", "scales")
     config = Config([1.0])
     made = net(lambda self, x: x * self.config.scales[0], config=config)
     return changed_later(made, lambda: config.scales.__setitem__(0, 2.0))
@@ -697,9 +698,7 @@ def a_context_variable():
 @mislead
 def a_value_local_to_the_thread():
     LOCAL.scale = 1.0
-    return changed_later(
-        net(lambda self, x: x * LOCAL.scale), lambda: setattr(LOCAL, "scale", 2.0)
-    )
+    return changed_later(net(lambda self, x: x * LOCAL.scale), lambda: setattr(LOCAL, "scale", 2.0))
 
 
 @mislead
@@ -795,9 +794,7 @@ def a_loss_whose_global_list_changes():
     def loss(out, y):
         return F.cross_entropy(out, y, weight=torch.tensor(weights, dtype=out.dtype))
 
-    return changed_later(
-        net(lambda self, x: x), lambda: weights.__setitem__(0, 5.0), loss=loss
-    )
+    return changed_later(net(lambda self, x: x), lambda: weights.__setitem__(0, 5.0), loss=loss)
 
 
 # Honest: state that is compared, and does not change.
