@@ -1,0 +1,190 @@
+"""A small program: what a user trains, and how it is fitted twice, to be compared."""
+
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from easyclf import Estimator
+
+# 16 rows in steps of 8: two steps and a validation in an epoch, so that 72 epochs are enough for
+# a tape of either, which takes 5 + 64 batches of one shape.
+_RNG = np.random.default_rng(0)
+LABELS = np.arange(16) % 3
+TABLE = _RNG.normal(size=(16, 4)) + 0.5 * np.eye(3, 4)[LABELS]
+STEPS = _RNG.normal(size=(16, 3, 4)) + 0.5 * np.eye(3, 4)[LABELS][:, None]
+IMAGES = _RNG.normal(size=(16, 1, 4, 4)) + 0.5 * LABELS[:, None, None, None]
+TOKENS = _RNG.integers(0, 7, size=(16, 3))
+SETTINGS: dict[str, Any] = {
+    "batch_size": 8,
+    "epochs": 72,
+    "lr": 0.02,
+    # Adam takes steps of a gradient that is nothing but rounding; the less the larger its epsilon.
+    "optimizer__eps": 1e-3,
+    "precision": "float64",
+    "random_state": 0,
+    "verbose": 0,
+}
+
+
+@dataclass
+class Run:
+    """A module and what it is fitted with; made anew for every fit."""
+
+    module: Any
+    X: Any = field(default_factory=lambda: TABLE)
+    y: Any = field(default_factory=lambda: LABELS)
+    weight: Any = None
+    validation: Any = "rows"
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def run(module, X=TABLE, y=LABELS, weight=None, validation="rows", **settings):
+    """A `Run`; settings are parameters of the estimator."""
+    return Run(module, X, y, weight, validation, settings)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A named function that makes a `Run`, or only its module."""
+
+    name: str
+    make: Callable[[], Any]
+
+    def fit(self, mode):
+        """Fit with `compile=mode`, from weights that are the same each time."""
+        torch.manual_seed(0)
+        made = self.make()
+        made = made if isinstance(made, Run) else Run(made)
+        settings = {**SETTINGS, **made.settings}
+        if not (isinstance(settings.get("optimizer", "adam"), str) and _has_eps(settings)):
+            settings.pop("optimizer__eps")
+        module = made.module
+        # A template would be copied: a program has the module itself in its hands.
+        factory = (lambda: module) if isinstance(module, nn.Module) else module
+        clf = Estimator(factory, compile=mode, **settings)
+        validation = (made.X, made.y) if isinstance(made.validation, str) else made.validation
+        with warnings.catch_warnings():
+            # A fit may begin again without tapes, and says so.
+            warnings.simplefilter("ignore")
+            return clf.fit(made.X, made.y, made.weight, validation_data=validation)
+
+
+def _has_eps(settings):
+    return settings.get("optimizer", "adam").lower() in ("adam", "adamw", "rmsprop", "nadam")
+
+
+class Programs:
+    """The programs of one cause.
+
+    Parameters
+    ----------
+    cause : str
+        The letter of the cause.
+    """
+
+    def __init__(self, cause):
+        self.cause = cause
+        self.misleading: dict[str, Program] = {}
+        self.honest: dict[str, Program] = {}
+
+    def mislead(self, make):
+        """Add a program whose recording would not stay true."""
+        return self._add(self.misleading, make)
+
+    def play(self, make):
+        """Add an honest program, whose training has to be played from a tape."""
+        return self._add(self.honest, make)
+
+    def _add(self, programs, make):
+        name = f"{self.cause}: {make.__name__.replace('_', ' ')}"
+        if name in self.misleading or name in self.honest:
+            raise ValueError(f"There are two programs called {name!r}.")
+        programs[name] = Program(name, make)
+        return make
+
+
+class Net(nn.Module):
+    """A first and a last layer, and what a program does in between."""
+
+    def __init__(self, **attributes):
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 6), nn.Linear(6, 3)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, x):
+        return self.last(self.between(torch.tanh(self.first(x))))
+
+    def between(self, x):
+        return x
+
+
+def net(between, **attributes):
+    """A `Net` of a class of its own, whose `between` is a function of itself and the features."""
+    return type("Own", (Net,), {"between": between})(**attributes)
+
+
+class Log(logging.Handler):
+    """What easyclf says while the handler is attached."""
+
+    def __init__(self):
+        super().__init__(logging.DEBUG)
+        self.lines: list[str] = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+    def __enter__(self):
+        logger = logging.getLogger("easyclf")
+        self._level = logger.level
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(self)
+        return self
+
+    def __exit__(self, *error):
+        logger = logging.getLogger("easyclf")
+        logger.removeHandler(self)
+        logger.setLevel(self._level)
+
+    @property
+    def is_trained_from_a_tape(self):
+        return any(line.endswith("is trained from a tape.") for line in self.lines)
+
+    @property
+    def is_evaluated_from_a_tape(self):
+        return any(line.endswith("is evaluated from a tape.") for line in self.lines)
+
+
+def figures(clf):
+    """All that a fit leaves, by name: figures of the epochs, weights, buffers."""
+    found = {
+        f"{name} of epoch {row['epoch']}": np.asarray(float(value))
+        for row in clf.history_
+        for name, value in row.items()
+        if name != "seconds"
+    }
+    for name, tensor in clf.module_.state_dict().items():
+        found[name] = tensor.detach().numpy()
+    return found
+
+
+def difference(first, second):
+    """The largest difference of two fits, relative to the size of each tensor or figure."""
+    if first.keys() != second.keys():
+        return np.inf
+    worst = 0.0
+    for name, value in first.items():
+        other = second[name]
+        if value.shape != other.shape:
+            return np.inf
+        if value.size and not np.array_equal(value, other, equal_nan=value.dtype.kind == "f"):
+            size = max(float(np.abs(other).max()), 1e-12)
+            distance = float(np.abs(value - other).max()) / size
+            worst = max(worst, distance if np.isfinite(distance) else np.inf)
+    return worst
