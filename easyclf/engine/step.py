@@ -137,7 +137,11 @@ class Step:
         if self._needs_closure:
             return self._step_with_closure(group)
         measured = self._compute_gradients(group)
-        self._precision.step(self._state.optimizer)
+        optimizer = self._state.optimizer
+        update = self._tapes.update_of(optimizer)
+        gradients = [parameter.grad for parameter in _parameters(optimizer)]
+        if not (self._precision.is_recordable and update(gradients)):
+            self._precision.step(optimizer)
         return measured
 
     def _step_with_closure(self, group: Sequence[Batch]) -> list[BatchResult]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from easyclf.tape.kernels import faster_product
 from easyclf.tape.purity import CodeReading
 from easyclf.tape.recorder import NotRecordable, record
 from easyclf.tape.updates import Update
+from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
 # A tape is made for a shape that came this often and will come so much more often: to make and
@@ -65,7 +67,7 @@ class Tapes:
     def update_of(self, optimizer: torch.optim.Optimizer) -> Update:
         """The update that `optimizer.step` would do with some gradients."""
         if self._update is None or self._update.optimizer is not optimizer:
-            self._update = Update(optimizer)
+            self._update = Update(optimizer, is_on=self._is_on)
         return self._update
 
     def check(self) -> None:
@@ -102,7 +104,9 @@ class Player:
         self._tapes: dict[Hashable, Tape] = {}
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
-        self._reading: CodeReading | None = None
+        # What ran for batches of a shape, and all that it can read.
+        self._witnesses: dict[Hashable, Witness] = {}
+        self._readings: dict[Hashable, CodeReading] = {}
 
     def play(self, batch: Batch) -> Any:
         """What the function would return for a batch, or None: then there is no tape for it.
@@ -132,53 +136,99 @@ class Player:
         n_expected = self._n_calls * n_seen / self._calls
         if n_seen < _SEEN or n_expected < n_seen + _WORTHWHILE:
             return None
+        if shape not in self._witnesses:
+            return self._observe(batch, shape)
         return self._record(batch, shape)
 
     def check(self) -> None:
         """Forget the tapes if what they depend on has changed since they were made."""
-        if self._tapes and self._read() != self._reading:
+        if not all(map(self._is_current, self._tapes)):
             self.forget()
 
     def forget(self) -> None:
         """Make tapes anew."""
         self._tapes.clear()
         self._seen.clear()
+        self._witnesses.clear()
+        self._readings.clear()
         self._calls = 0
 
-    def _read(self) -> CodeReading | None:
+    def _is_current(self, shape: Hashable) -> bool:
+        """Whether nothing has changed since the code was read."""
+        reading = self._readings[shape]
+        if reading.is_current():
+            return True
         try:
-            return CodeReading([self._module, self._head])
+            self._readings[shape] = self._read(self._witnesses[shape])
         except NotRecordable:
+            return False
+        return self._readings[shape] == reading
+
+    def _read(self, witness: Witness) -> CodeReading:
+        return CodeReading([self._module, self._head], witness)
+
+    def _observe(self, batch: Batch, shape: Hashable) -> Any:
+        """Call the function, and see what runs; None if that failed."""
+        self._switch_mode()
+        witness = Witness()
+        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        before, n_imported = _Moment(state), len(sys.modules)
+        try:
+            with witness, TensorWitness(witness):
+                result = self._function(batch)
+        except Exception as error:
+            # Perhaps only because somebody watched: it is called again.
+            before.restore()
+            self._refuse(f"it failed with {type(error).__name__}: {error}")
             return None
+        if len(sys.modules) > n_imported:
+            # Somebody imported something, which runs anything: the next time shows what runs.
+            return result
+        try:
+            witness.check()
+            self._readings[shape] = reading = self._read(witness)
+            if sum(tensor.numel() for tensor in reading.tensors) > _MOST_WEIGHTS:
+                raise NotRecordable("it has so many weights that Python takes little of its time")
+            self._witnesses[shape] = witness
+        except NotRecordable as reason:
+            self._refuse(reason)
+        return result
 
     def _record(self, batch: Batch, shape: Hashable) -> Any:
         """Call the function, and make a tape of what it does; None if it was not called."""
-        if self._module.training is not self._training:
-            self._module.train(self._training)
-        name = type(self._module).__name__
+        self._switch_mode()
         trial = None
         try:
-            self._reading = self._check_recordable()
-            trial = _Trial(self._function, batch, self._reading.tensors)
+            if _get_current_dispatch_mode() is not None:
+                raise NotRecordable("somebody else watches its operations")
+            if not self._is_current(shape):
+                self.forget()
+                return None
+            witness, n_imported = Witness(is_recording=True), len(sys.modules)
+            trial = _Trial(self._function, batch, self._readings[shape].tensors, witness)
+            if len(sys.modules) > n_imported:
+                return trial.result
             self._tapes[shape] = trial.find_tape()
-            if self._read() != self._reading:
+            if not witness.codes.keys() <= self._witnesses[shape].codes.keys():
+                raise NotRecordable("other code runs than before")
+            if not self._is_current(shape):
                 raise NotRecordable("its forward pass changes what it reads")
         except NotRecordable as reason:
-            self._n_calls = 0
-            self._tapes.clear()
-            _log.debug("%s runs as it is: %s.", name, reason)
+            self._refuse(reason)
         else:
             what = "trained" if self._training else "evaluated"
-            _log.debug("%s is %s from a tape.", name, what)
+            _log.debug("%s is %s from a tape.", type(self._module).__name__, what)
         return trial and trial.result
 
-    def _check_recordable(self) -> CodeReading:
-        if _get_current_dispatch_mode() is not None:
-            raise NotRecordable("somebody else watches its operations")
-        reading = CodeReading([self._module, self._head])
-        if sum(tensor.numel() for tensor in reading.tensors) > _MOST_WEIGHTS:
-            raise NotRecordable("it has so many weights that Python takes little of its time")
-        return reading
+    def _switch_mode(self) -> None:
+        if self._module.training is not self._training:
+            self._module.train(self._training)
+
+    def _refuse(self, reason: object) -> None:
+        """Make no tapes any more."""
+        self.forget()
+        self._n_calls = 0
+        _log.debug("%s runs as it is: %s.", type(self._module).__name__, reason)
 
 
 class _Trial:
@@ -195,6 +245,8 @@ class _Trial:
         What it is called with.
     known : sequence of Tensor
         Weights, buffers and constants that it may use.
+    witness : Witness
+        It watches the call.
 
     Attributes
     ----------
@@ -208,7 +260,11 @@ class _Trial:
     """
 
     def __init__(
-        self, function: Callable[[Batch], Any], batch: Batch, known: Sequence[torch.Tensor]
+        self,
+        function: Callable[[Batch], Any],
+        batch: Batch,
+        known: Sequence[torch.Tensor],
+        witness: Witness,
     ) -> None:
         self._is_single = isinstance(batch.x, torch.Tensor)
         # One tensor may be there under two names.
@@ -216,9 +272,10 @@ class _Trial:
         self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
         self._before = _Moment([*known, *self._inputs])
         try:
-            self.result, self._recording = record(
-                lambda: function(batch._replace(x=x)), self._inputs, known
-            )
+            with witness:
+                self.result, self._recording = record(
+                    lambda: function(batch._replace(x=x)), self._inputs, known
+                )
         except Exception as error:
             self._before.restore()
             if isinstance(error, NotRecordable):
