@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.base import BaseEstimator
@@ -131,3 +132,24 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             if is_forwarded(name):
                 setattr(self, name, value)
         return self
+
+    @contextmanager
+    def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
+        """Other parameters, for a while."""
+        known = self._get_param_names()
+        for name in overrides:
+            if name not in known and not is_forwarded(name):
+                raise TypeError(
+                    f"`fit` got an unknown argument `{name}`{suggestion(name, known)} It takes "
+                    f"the parameters of {type(self).__name__} beside its own."
+                )
+        before = vars(self).copy()
+        self.set_params(**overrides)
+        try:
+            yield
+        finally:
+            for name in overrides:
+                if name in before:
+                    setattr(self, name, before[name])
+                else:
+                    delattr(self, name)

@@ -195,3 +195,21 @@ def class_weights(
     if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
     return torch.from_numpy(weights)
+
+
+def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -> float:
+    """The share of the labels that are answered right; a multilabel row counts as a whole.
+
+    Parameters
+    ----------
+    labels, answers : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        What is true, and what was predicted.
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights of the rows.
+    """
+    if labels.dtype.kind == "S":  # scikit-learn's metrics refuse bytes
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(answers == labels, weights=weights))
+    from sklearn.metrics import accuracy_score  # which takes 50 ms to import
+
+    return float(accuracy_score(labels, answers, sample_weight=sample_weight))

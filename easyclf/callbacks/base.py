@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from easyclf.checks import did_you_mean
@@ -215,3 +215,13 @@ class Hooks:
 def _overrides(callback: Callback, name: str) -> bool:
     own = getattr(callback, name)
     return getattr(own, "__func__", own) is not getattr(Callback, name)
+
+
+def check_callbacks(owner: str, callbacks: Iterable[object] | None) -> None:
+    """Refuse what is no callback among those that an estimator, named `owner`, was given."""
+    for callback in callbacks or ():
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"The 'callbacks' parameter of {owner} must be a list of easyclf.Callback "
+                f"instances. Got {callback!r} in it instead."
+            )
