@@ -150,7 +150,11 @@ def main():
         ("`fit` to the step, files", len(way), ", ".join(way)),
         ("`fit` to the step, lines", sum(way.values()), ""),
         ("annotations that are a bare `Any`", f"{bare_any_share():.1%}", ""),
-        ("public functions on tensors without shapes", len(list(tensor_functions_without_shapes())), ""),
+        (
+            "public functions on tensors without shapes",
+            len(list(tensor_functions_without_shapes())),
+            "",
+        ),
     ]
     for name, figure, where in rows:
         print(f"| {name} | {figure} | {where} |")

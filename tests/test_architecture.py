@@ -5,8 +5,9 @@ import graphlib
 import importlib
 import sys
 
-import measure_code
 import pytest
+
+import measure_code
 from measure_code import PACKAGE
 
 FLOORS = {
