@@ -1,4 +1,4 @@
-"""Measures the package: the table of `docs/architecture.md`, printed by `python tests/measure_code.py`.
+"""Measures the package, for the table of `docs/architecture.md`: `python tests/measure_code.py`.
 
 Lines of files and classes are all their lines; those of functions are without docstrings, comments
 and blank lines. The way from `fit` to the step is what is on the stack when the module is called
@@ -105,7 +105,7 @@ def tensor_functions_without_shapes():
                     yield f"{path.relative_to(PACKAGE)}: {node.name}"
 
 
-def way_of_a_batch(compile):
+def way_of_an_eager_batch():
     """Files on the stack when the module is called or the optimizer steps, with their lines."""
     from easyclf import Estimator
 
@@ -132,7 +132,7 @@ def way_of_a_batch(compile):
 
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(64, 4)), np.arange(64) % 2
-    Estimator(Network(4, 2), optimizer=Optimizer, epochs=2, compile=compile).fit(X, y)
+    Estimator(Network(4, 2), optimizer=Optimizer, epochs=2, compile=False).fit(X, y)
     # Probing calls the module too, but no batch goes that way.
     return {
         str(path.relative_to(PACKAGE)): len(path.read_text().splitlines())
@@ -142,7 +142,8 @@ def way_of_a_batch(compile):
 
 
 def main():
-    way = way_of_a_batch(compile=False)
+    way = way_of_an_eager_batch()
+    without_shapes = list(tensor_functions_without_shapes())
     rows = [
         ("longest function", *max(functions())),
         ("largest file", *max(files())),
