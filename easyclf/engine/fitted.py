@@ -14,7 +14,7 @@ from easyclf.engine.evaluation import Evaluation, evaluate, predict_outputs
 from easyclf.engine.metrics import BatchResult
 from easyclf.engine.objective import measure
 from easyclf.heads import Head
-from easyclf.precision import Precision
+from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
 from easyclf.targets import TargetEncoder
 
@@ -113,6 +113,6 @@ class Fitted(NamedTuple):
             preprocess = preprocess.to(cpu)
         return self._replace(
             head=copy.deepcopy(self.head).to(cpu, dtype),
-            precision=Precision(dtype),
+            precision=FullPrecision(dtype),
             input_format=self.input_format._replace(device=cpu, preprocess=preprocess),
         )

@@ -19,7 +19,7 @@ from easyclf.engine.fitted import Fitted
 from easyclf.engine.probing import Probe, check_augmentation, find_input_format, row_shape
 from easyclf.engine.trainer import Trainer
 from easyclf.exceptions import TrainingDiverged
-from easyclf.heads import Head, build_head
+from easyclf.heads import Head, ProbedOutputs, build_head
 from easyclf.history import History
 from easyclf.mlp import MLP
 from easyclf.modules import build_module, freeze
@@ -200,9 +200,7 @@ def _read_head(
 ) -> Head:
     """Find out what the outputs of the module mean."""
     return build_head(
-        (seen.output, seen.evaluated),
-        type(module).__name__,
-        n_rows,
+        ProbedOutputs(type(module).__name__, n_rows, seen.output, seen.evaluated, seen.varied),
         encoder.classes_,
         is_multilabel=encoder.is_multilabel,
         loss=parameters["loss"],

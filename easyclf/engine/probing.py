@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +22,11 @@ from easyclf.data import (
 from easyclf.heads import Head
 from easyclf.modules import is_any_lazy, prefers_channels_last
 from easyclf.nested import Tensors, apply, call, named_tensors, tensors_of
+from easyclf.snapshots import Snapshot
 
+# How much the weights are changed in turn, in multiples of their size: little at first, since a
+# softmax written by hand overflows under large weights, then so much that logits surely show.
+_VARIATIONS = (1, 1, 4, 4, 16, 16, 16, 16)
 # Integer inputs of which each may be tokens or not.
 _MOST_CHOSEN = 4
 
@@ -213,11 +219,22 @@ def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
 
 
 class Probe(NamedTuple):
-    """What forward passes on a few rows showed of a module."""
+    """What forward passes on a few rows showed of a module.
+
+    Attributes
+    ----------
+    output, evaluated : object
+        What it returned in training and in evaluation.
+    changes_input : bool
+        Whether it writes into the rows that it is given.
+    varied : callable
+        It gives what the module returns in evaluation under other weights.
+    """
 
     output: Any
     evaluated: Any
     changes_input: bool
+    varied: Callable[[], Iterator[Any]]
 
 
 def probe(module: nn.Module, x: Tensors) -> Probe:
@@ -244,4 +261,35 @@ def probe(module: nn.Module, x: Tensors) -> Probe:
         with torch.no_grad():
             for layer, name, buffer, before in buffers:
                 layer._buffers[name] = buffer.copy_(before)
-    return Probe(output, evaluated, versions != [one._version for one in tensors_of(x)])
+    changes_input = versions != [one._version for one in tensors_of(x)]
+    return Probe(output, evaluated, changes_input, functools.partial(_outputs_varied, module, x))
+
+
+def _outputs_varied(module: nn.Module, x: Tensors) -> Iterator[Any]:
+    """Yield what the module returns in evaluation when random numbers are added to its weights.
+
+    Its weights and buffers are put back at the end, and where it fails under such weights it
+    yields no more. `x` is not written to.
+    """
+    snapshot = Snapshot(module)
+    generator = torch.Generator("cpu").manual_seed(0)
+    for factor in _VARIATIONS:
+        try:
+            with torch.no_grad():
+                _vary_weights(module, factor, generator)
+                output = call(module.eval(), apply(torch.clone, x))
+        except Exception:  # some check of the module's own, which such weights do not pass
+            return
+        finally:
+            snapshot.restore()
+        yield output
+
+
+def _vary_weights(module: nn.Module, factor: float, generator: torch.Generator) -> None:
+    """Add random numbers of `factor` times their size to the weights, in place."""
+    for weight in module.parameters():
+        if weight.is_floating_point():
+            noise = torch.randn(weight.shape, generator=generator, device="cpu")
+            # Also weights that are 0 change.
+            size = weight.square().mean().sqrt() + 0.1
+            weight.add_(noise.to(weight) * (factor * size))
