@@ -21,8 +21,7 @@ from easyclf.engine.trainer import Trainer
 from easyclf.exceptions import TrainingDiverged
 from easyclf.heads import Head, ProbedOutputs, build_head
 from easyclf.history import History
-from easyclf.mlp import MLP
-from easyclf.modules import build_module, freeze
+from easyclf.modules import AdaptsToRows, build_module, freeze
 from easyclf.nested import apply, first_of, tensors_of
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import forwarded
@@ -132,7 +131,7 @@ def run(
         valid_source = None
         if valid is not None:
             valid_source = stack.enter_context(fitted.source(valid, is_kept=True))
-        if isinstance(module, MLP) and not module.is_adapted:
+        if isinstance(module, AdaptsToRows) and not module.is_adapted:
             with fitted.source(train) as plain_source:
                 batches = plain_source.batches(fitted.evaluation_rows)
                 module.adapt((first_of(batch.x), batch.weight) for batch in batches)
