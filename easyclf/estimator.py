@@ -443,7 +443,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In the order of `classes_`.
         """
         fitted, outputs = self._outputs(X)
-        return fitted.head.probabilities(outputs.double()).log().numpy()
+        return fitted.head.log_probabilities(outputs.double()).numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
@@ -458,7 +458,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             With two classes the log-odds of the second one.
         """
         fitted, outputs = self._outputs(X)
-        return fitted.head.decisions(outputs).numpy()
+        return fitted.head.logits(outputs).numpy()
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of the answers.

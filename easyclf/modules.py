@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -41,6 +41,24 @@ OUTPUT_NAMES = (
 )
 # Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
 _CHANNELS = (1, 3, 4)
+
+
+@runtime_checkable
+class AdaptsToRows(Protocol):
+    """A module that wants statistics of the training rows before it is trained, as `MLP` does.
+
+    Attributes
+    ----------
+    is_adapted : bool
+        Whether it has them already.
+    """
+
+    is_adapted: bool
+
+    def adapt(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+        """Read the statistics from rows of shape (batch, ...) and weights of shape (batch,)."""
+
+
 ModuleLike = type[nn.Module] | Callable[..., nn.Module] | nn.Module | str | None
 
 

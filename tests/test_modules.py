@@ -481,6 +481,54 @@ def test_seconds_since_1970_are_standardized_in_double_precision():
     np.testing.assert_allclose(standard.numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e9, 1e12])
+def test_seconds_that_come_in_batches_are_standardized_in_double_precision(size):
+    seconds = torch.from_numpy(size + np.arange(20.0)[:, None])
+    mlp = MLP(1, 3).double()
+
+    mlp.adapt((seconds[i : i + 3], None) for i in range(0, 20, 3))
+
+    standard = (mlp.inverse_scale * seconds + mlp.shift).numpy()
+    expected = (seconds - seconds.mean()) / seconds.std(correction=0)
+    np.testing.assert_allclose(standard, expected, atol=1e-3)
+
+
+def test_batches_without_weight_play_no_part_in_standardization():
+    rows = torch.arange(8.0)[:, None]
+    mlp = MLP(1, 3)
+
+    mlp.adapt([(rows + 99, torch.zeros(8)), (rows, None), (rows - 99, torch.zeros(8))])
+
+    assert mlp.inverse_scale.item() == pytest.approx(1 / rows.std(correction=0).item())
+    assert mlp.shift.item() == pytest.approx(-3.5 * mlp.inverse_scale.item())
+
+
+class Centered(nn.Module):
+    """A module of a user's that wants the mean of the training rows."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_classes)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.is_adapted = False
+
+    def adapt(self, batches):
+        x, weight = next(iter(batches))
+        self.mean.copy_(x.mean(0) if weight is None else weight @ x / weight.sum())
+        self.is_adapted = True
+
+    def forward(self, x):
+        return self.linear(x - self.mean)
+
+
+def test_any_module_may_adapt_to_the_training_rows(data):
+    X, y = data
+
+    clf = fit(Centered, X, y)
+
+    torch.testing.assert_close(clf.module_.mean, torch.from_numpy(X).float().mean(0))
+
+
 def test_standardization_flattens_images():
     X = np.random.default_rng(0).normal(size=(10, 2, 3)) * 7 + 1
 

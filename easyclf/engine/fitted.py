@@ -15,7 +15,7 @@ from easyclf.engine.metrics import BatchResult
 from easyclf.engine.objective import Objective
 from easyclf.heads import Head
 from easyclf.history import History
-from easyclf.precision import Precision
+from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
 from easyclf.targets import Labels, TargetEncoder
 
@@ -163,7 +163,7 @@ class Fitted:
         module.to(cpu)
         # Loading moves the state of the optimizer to where its parameters now are.
         optimizer.load_state_dict(optimizer_state)
-        precision = self.precision.on_cpu()
+        precision = FullPrecision(self.precision.dtype)
         return replace(
             self,
             module=module,

@@ -23,8 +23,7 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
 from easyclf.history import History
 from easyclf.losses import LossLike
-from easyclf.mlp import AdaptsToRows
-from easyclf.modules import ModuleLike, build_module, freeze
+from easyclf.modules import AdaptsToRows, ModuleLike, build_module, freeze
 from easyclf.nested import Tensors, apply, first_of
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import PREFIXES, forwarded
@@ -171,7 +170,7 @@ class Fitting:
             module, frozen = self._build_module(input_format, rows)
             min_rows = self._fewest_rows(module)
             probed = probe_module(module, rows, input_format, self._batch_size())
-            head = self._bind_head(module, probed, rows)
+            head = self._bind_head(probed, rows)
             optimizer = self._make_optimizer(module)
             self.fitted = fitted = Fitted(
                 module,
@@ -239,13 +238,11 @@ class Fitting:
         module.to(self._device, self._precision.dtype)
         return module, freeze(module, settings.freeze)
 
-    def _bind_head(self, module: nn.Module, probed: ProbedModule, rows: Tensors) -> Head:
+    def _bind_head(self, probed: ProbedModule, rows: Tensors) -> Head:
         """Read what the outputs of the module mean, and choose or check the loss."""
         settings, train, valid = self._settings, self._train, self._valid
         head = build_head(
-            (probed.output, probed.evaluated),
-            type(module).__name__,
-            len(first_of(rows)),
+            probed.outputs,
             self._encoder.classes_,
             is_multilabel=self._encoder.is_multilabel,
             loss=settings.loss,

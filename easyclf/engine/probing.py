@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,13 +13,16 @@ import torch
 from torch import nn
 
 from easyclf.data import InputFormat
-from easyclf.heads import Head
+from easyclf.heads import Head, ProbedOutputs
 from easyclf.modules import is_any_lazy, prefers_channels_last
 from easyclf.nested import Tensors, apply, call, first_of, named_tensors, tensors_of
 from easyclf.snapshots import Snapshot
 
 # Integer inputs of which each may be tokens or not: with more, all of them are or none is.
 _MOST_CHOSEN = 4
+# How much the weights are changed in turn, in multiples of their size: little at first, since a
+# softmax written by hand overflows under large weights, then so much that logits surely show.
+_VARIATIONS = (1, 1, 4, 4, 16, 16, 16, 16)
 # An input's name, or its place; None is the only input.
 InputName = str | int | None
 
@@ -27,17 +32,15 @@ class ProbedModule(NamedTuple):
 
     Attributes
     ----------
-    output, evaluated : object
-        What it returned in training and in evaluation: a Tensor of shape (n_rows, ...) if all is
-        well, with its graph.
+    outputs : ProbedOutputs
+        What it returned, with the graph.
     input_format : InputFormat
         Where and as what it wants its inputs.
     row_numbers : int
         Numbers in a row, as it gets it.
     """
 
-    output: Any
-    evaluated: Any
+    outputs: ProbedOutputs
     input_format: InputFormat
     row_numbers: int
 
@@ -194,8 +197,49 @@ def _passed(
     is_untouched = versions == list(map(_version, tensors_of(x))) and all(
         map(torch.equal, tensors_of(apply(torch.Tensor.detach, x)), tensors_of(untouched))
     )
-    input_format = replace(input_format, copies=not is_untouched)
-    return ProbedModule(output, evaluated, input_format, row_numbers)
+    outputs = ProbedOutputs(
+        type(module).__name__,
+        len(first_of(x)),
+        output,
+        evaluated,
+        functools.partial(_vary_outputs, module, untouched),
+    )
+    return ProbedModule(outputs, replace(input_format, copies=not is_untouched), row_numbers)
+
+
+def _vary_outputs(module: nn.Module, x: Tensors) -> Iterator[torch.Tensor]:
+    """Yield what the module returns in evaluation when random numbers are added to its weights.
+
+    Its weights and buffers are put back after each pass, and where it fails under such weights
+    nothing more comes.
+
+    Parameters
+    ----------
+    x : Tensors of shape (n_rows, ...)
+        It is not written to.
+    """
+    snapshot = Snapshot(module)
+    generator = torch.Generator("cpu").manual_seed(0)
+    for factor in _VARIATIONS:
+        try:
+            with torch.no_grad():
+                _vary_weights(module, factor, generator)
+                output = call(module.eval(), apply(torch.clone, x))
+        except Exception:  # some check of the module's own, which such weights do not pass
+            return
+        finally:
+            snapshot.restore()
+        yield output
+
+
+def _vary_weights(module: nn.Module, factor: float, generator: torch.Generator) -> None:
+    """Add random numbers of `factor` times their size to the weights, in place."""
+    for weight in module.parameters():
+        if weight.is_floating_point():
+            noise = torch.randn(weight.shape, generator=generator, device="cpu")
+            # Also weights that are 0 change.
+            size = weight.square().mean().sqrt() + 0.1
+            weight.add_(noise.to(weight) * (factor * size))
 
 
 def _version(x: torch.Tensor) -> object:

@@ -40,6 +40,7 @@ _TRUSTED = (
     "easyclf.heads",
     "easyclf.losses",
     "easyclf.mlp",
+    "easyclf.output_kinds",
     "torch._C",
     "torch._jit_internal",
     "torch._tensor",
@@ -159,7 +160,7 @@ class CodeReading:
             return self._read_builtin(item, name)
         if isinstance(item, weakref.ref):
             return id(item)
-        if type(item).__module__ in ("easyclf.heads", "easyclf.losses"):
+        if type(item).__module__ in ("easyclf.heads", "easyclf.losses", "easyclf.output_kinds"):
             return [id(item), self._read(vars(item), name)]
         raise NotRecordable(f"{name} is a {type(item).__name__}, which may change unnoticed")
 
