@@ -18,8 +18,7 @@ from torch import nn
 
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar, is_watched
-from easyclf.data import Rows, is_dataset, is_loader, is_stream, split_rows
-from easyclf.data.reader import LabelledData, Reader, one_validation
+from easyclf.data import Reader, Rows
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.fitting import PreviousFit, run
@@ -297,17 +296,21 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             continues = bool(self.warm_start) and hasattr(self, "_fitted")
             seed = self._fitted.seed if continues else draw_seed(self.random_state)
             reader = self._reader(continues)
-            given = one_validation(validation_data, X_val, y_val, sample_weight_val)
+            has_validation = validation_data is not None or X_val is not None
             train, encoder = reader.read_training(
-                LabelledData(X, y, sample_weight),
+                X,
+                y,
+                sample_weight,
                 self._fitted.encoder if continues else None,
                 self.classes,
                 needs_labels=self.class_weight == "balanced"
-                or (given is None and bool(self.validation_split)),
+                or (not has_validation and bool(self.validation_split)),
             )
-            valid = given and reader.read_measured(given, encoder, "y_val")
+            valid = reader.read_validation(
+                validation_data, X_val, y_val, sample_weight_val, encoder
+            )
             if valid is None and self.validation_split:
-                train, valid = self._split(train, encoder, seed)
+                train, valid = train.split(self.validation_split, seed, encoder.classes_)
             interruption = self._run(
                 train, valid, reader, encoder, self._callbacks(), self.epochs, seed, continues
             )
@@ -367,7 +370,9 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             seed = self._fitted.seed if continues else draw_seed(self.random_state)
             reader = self._reader(continues)
             train, encoder = reader.read_training(
-                LabelledData(X, y, sample_weight),
+                X,
+                y,
+                sample_weight,
                 self._fitted.encoder if continues else None,
                 classes,
                 needs_labels=False,
@@ -497,7 +502,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In [0, 1]. A multilabel row counts when all of its labels are right.
         """
         check_is_fitted(self)
-        if is_dataset(X):
+        if Reader.carries_labels(X):
             return self.evaluate(X, y, sample_weight)["accuracy"]
         labels = read_labels(y)
         if labels.dtype.kind == "S":  # which scikit-learn's metrics refuse
@@ -528,7 +533,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         check_is_fitted(self)
         fitted = self._fitted
         reader = self._reader(True, is_cached=False)
-        rows = reader.read_measured(LabelledData(X, y, sample_weight), fitted.encoder)
+        rows = reader.read_labelled(X, y, sample_weight, fitted.encoder)
         return fitted.evaluate(self.module_, rows)
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -635,19 +640,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             forwarded(self.get_params(deep=False), "loader"),
             self._fitted.schema if continues else None,
             is_cached=bool(self.cache) if is_cached is None else is_cached,
-            takes_frames=self.module is None,
+            encodes_frames=self.module is None,
         )
-
-    def _split(self, rows: Rows, encoder: TargetEncoder, seed: int) -> tuple[Rows, Rows]:
-        if is_loader(rows) or is_stream(rows.x):
-            raise ValueError(
-                f"`validation_split` is {self.validation_split!r}, but X is a "
-                f"{type(rows.x).__name__}, which cannot be split; give `validation_data`, or a "
-                "map-style Dataset."
-            )
-        assert rows.codes is not None
-        train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
-        return rows.take(train), rows.take(valid)
 
     def _run(
         self,
@@ -693,7 +687,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """The raw outputs for all rows, in full precision."""
         check_is_fitted(self)
         fitted = self._fitted
-        rows = self._reader(True, is_cached=False).read_rows(X)
+        rows = self._reader(True, is_cached=False).read_inputs(X)
         return fitted.outputs(self.module_, rows), fitted
 
 

@@ -37,6 +37,11 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(random_state)
 
 
+def epoch_seed(seed: int, epoch: int) -> int:
+    """Derive the seed of an epoch, below 2**32, from that of the run."""
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
 def seed_after(seed: int, epochs: int) -> int:
     """The seed with which a run that has `epochs` epochs behind it goes on."""
     return int(np.random.SeedSequence([seed, epochs]).generate_state(1)[0]) if epochs else seed

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from easyclf.data import Augmentation, Batch, InputFormat, Preprocessing, Rows, Source
-from easyclf.data.reader import RowSchema
+from easyclf.data import Batch, InputFormat, Rows, RowSchema, Source
 from easyclf.engine.evaluation import Evaluation, evaluate, predict_outputs
 from easyclf.engine.metrics import BatchResult
 from easyclf.engine.objective import measure
@@ -60,14 +59,13 @@ class Fitted(NamedTuple):
         return max(64, _EVALUATION_NUMBERS // self.row_numbers)
 
     def source(
-        self, rows: Rows, *, is_kept: bool = False, augment: Augmentation | None = None
+        self, rows: Rows, input_format: InputFormat | None = None, *, is_kept: bool = False
     ) -> Source:
-        """Batches of rows with their targets."""
+        """Batches of rows with their targets; in another format for the training."""
         return rows.source(
-            self.input_format._replace(augment=augment),
+            input_format or self.input_format,
             self.head.targets,
             self.encoder.transform_tensor,
-            seed=self.seed,
             is_kept=is_kept,
         )
 
@@ -75,7 +73,7 @@ class Fitted(NamedTuple):
         """The raw outputs for all rows, in order."""
         with (
             isolated(self.seed, self.input_format.device, waits=False),
-            rows.source(self.input_format, seed=self.seed) as source,
+            rows.source(self.input_format) as source,
         ):
             outputs = predict_outputs(
                 module.eval(), self.head, self.precision, source, self.evaluation_rows
@@ -104,15 +102,9 @@ class Fitted(NamedTuple):
 
     def on_cpu(self) -> Fitted:
         """A copy for a machine without the accelerator."""
-        cpu, dtype, preprocess = (
-            torch.device("cpu"),
-            self.precision.dtype,
-            self.input_format.preprocess,
-        )
-        if isinstance(preprocess, Preprocessing):
-            preprocess = preprocess.to(cpu)
+        cpu, dtype = torch.device("cpu"), self.precision.dtype
         return self._replace(
             head=copy.deepcopy(self.head).to(cpu, dtype),
             precision=Precision(dtype),
-            input_format=self.input_format._replace(device=cpu, preprocess=preprocess),
+            input_format=self.input_format.on(cpu),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -12,11 +13,10 @@ import torch
 from torch import nn
 
 from easyclf.callbacks.base import Callback
-from easyclf.data import Augmentation, InputFormat, Preprocessing, Rows, is_loader, is_vision
-from easyclf.data.reader import RowSchema
+from easyclf.data import InputFormat, Rows, RowSchema
 from easyclf.device import resolve_device
 from easyclf.engine.fitted import Fitted
-from easyclf.engine.probing import Probe, check_augmentation, find_input_format, row_shape
+from easyclf.engine.probing import Probe, check_augmentation, find_input_format
 from easyclf.engine.trainer import Trainer
 from easyclf.exceptions import TrainingDiverged
 from easyclf.heads import Head, build_head
@@ -32,8 +32,6 @@ from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
 
 _PROBED_ROWS = 3
-# Rows in a batch of a stream that does not say how many it has.
-_STREAMED_ROWS = 128
 _MEASURED = ("loss", "accuracy")
 
 
@@ -93,42 +91,32 @@ def run(
     run_seed = seed_after(seed, len(history))
     interruption: BaseException | None = None
     with isolated(run_seed, device), torch.enable_grad(), ExitStack() as stack:
-        preprocess, augment = parameters["preprocess"], parameters["augment"]
-        input_format = InputFormat(
+        asked_format = InputFormat.of_transforms(
             device,
             precision.dtype,
-            weight_dtype=precision.dtype,
-            preprocess=None if preprocess is None else Preprocessing(preprocess, device),
+            preprocess=parameters["preprocess"],
+            augment=parameters["augment"],
         )
-        augmentation = None if augment is None else Augmentation(augment, device)
         # Not as many rows as columns, lest one be taken for the other.
         n_probed = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
         rows = apply(lambda one: one.to(device), train.first(n_probed))
-        vision = any(is_vision(one) for one in (augment, preprocess) if one is not None)
-        shape = row_shape(rows, input_format, is_vision=vision)
+        shape = asked_format.row_shape(rows)
         module = _make_module(parameters, shape, len(encoder.classes_), earlier)
         module.to(device, precision.dtype)
         if earlier is not None:
             for name in earlier.fitted.frozen:
                 module.get_parameter(name).requires_grad_(True)
         frozen = freeze(module, parameters["freeze"])
-        batch_size = _batch_size(parameters["batch_size"], train)
+        batch_size = train.training_batch_size(parameters["batch_size"])
         min_rows = _fewest_rows(module, batch_size, train.n_rows)
-        seen, input_format, row_numbers = find_input_format(
-            module,
-            rows,
-            input_format,
-            batch_size,
-            is_vision=vision,
-        )
+        seen, input_format, row_numbers = find_input_format(module, rows, asked_format, batch_size)
+        training_format = dataclasses.replace(input_format, augment=asked_format.augment)
         head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
         head.to(device, precision.dtype)
-        if augmentation is not None:
-            check_augmentation(
-                augmentation, head, input_format, rows, is_weighted=train.is_weighted
-            )
+        if training_format.augment is not None:
+            check_augmentation(head, training_format, rows, is_weighted=train.is_weighted)
         fitted = Fitted(head, encoder, precision, input_format, schema, row_numbers, frozen, seed)
-        train_source = stack.enter_context(fitted.source(train, is_kept=True, augment=augmentation))
+        train_source = stack.enter_context(fitted.source(train, training_format, is_kept=True))
         valid_source = None
         if valid is not None:
             valid_source = stack.enter_context(fitted.source(valid, is_kept=True))
@@ -155,14 +143,14 @@ def run(
         )
         if parameters["compile"] is True:
             state.forward = torch.compile(module)
-        shuffles = torch.Generator("cpu").manual_seed(run_seed) if parameters["shuffle"] else None
         trainer = Trainer(
             state,
             precision,
             callbacks,
             train_source,
             valid_source,
-            shuffles,
+            seed,
+            bool(parameters["shuffle"]),
             batch_size=batch_size,
             min_rows=min_rows,
             evaluation_rows=fitted.evaluation_rows,
@@ -210,31 +198,6 @@ def _read_head(
         class_weight=class_weights(parameters["class_weight"], encoder, train.codes),
         is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
     )
-
-
-def _batch_size(batch_size: int | str, train: Rows) -> int:
-    """Rows in a training batch.
-
-    "auto" makes fifty steps an epoch, in batches of 32 to 512 rows; up to 64 rows are one batch.
-    """
-    n_rows = train.n_rows
-    if is_loader(train):
-        if batch_size != "auto":
-            raise ValueError(
-                f"`batch_size` is {batch_size!r}, but X is a DataLoader, which has its own; leave "
-                "`batch_size` out."
-            )
-        return train.x.batch_size or n_rows or _STREAMED_ROWS
-    if n_rows is None:
-        if batch_size == -1:
-            raise ValueError(
-                f"`batch_size` is -1, all rows, but X is a {type(train.x).__name__}, which does "
-                "not say how many there are; give a number."
-            )
-        return _STREAMED_ROWS if isinstance(batch_size, str) else int(batch_size)
-    if isinstance(batch_size, str):
-        return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
-    return n_rows if batch_size == -1 else min(int(batch_size), n_rows)
 
 
 def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int | None) -> int:

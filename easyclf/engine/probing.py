@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from easyclf.data import (
-    Augmentation,
-    InputFormat,
-    arrangements,
-    likely_arrangement,
-    shapes_of,
-    with_channel,
-)
+from easyclf.data import InputFormat
 from easyclf.heads import Head
 from easyclf.modules import is_any_lazy, prefers_channels_last
 from easyclf.nested import Tensors, apply, call, named_tensors, tensors_of
@@ -25,49 +19,19 @@ from easyclf.nested import Tensors, apply, call, named_tensors, tensors_of
 _MOST_CHOSEN = 4
 
 
-def row_shape(rows: Tensors, input_format: InputFormat, *, is_vision: bool) -> Any:
-    """The shape of a row as the module will probably get it, which its sizes are filled from.
-
-    `is_vision` says that rows go through transforms of torchvision's first.
-    """
-    likely = None
-    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
-        likely = likely_arrangement(rows.shape[1:])
-    is_arranged = input_format.preprocess is None or is_vision
-    tried = input_format._replace(arrange=likely if is_arranged else None)
-    return shapes_of(tried.prepared(rows, is_own=False))
-
-
 def find_input_format(
-    module: nn.Module,
-    rows: Tensors,
-    input_format: InputFormat,
-    batch_size: int,
-    *,
-    is_vision: bool,
+    module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
 ) -> tuple[Probe, InputFormat, int]:
-    """Find out how the module wants its inputs, and what it makes of a few rows.
-
-    `is_vision` says that they go through transforms of torchvision's first.
-    """
-    ways: list[Any] = [None]
-    if isinstance(rows, torch.Tensor):
-        ways = arrangements(rows.shape[1:], module, is_vision=is_vision)
-        if is_any_lazy(module):
-            # A lazy layer takes its sizes from the first batch that comes.
-            ways = [
-                ways[0] if _needs_arrangement(rows, input_format, is_vision=is_vision) else None
-            ]
+    """Find out how the module wants its inputs, and what it makes of a few rows."""
+    candidates = input_format.candidates(rows, module, is_lazy=is_any_lazy(module))
     first: Exception | None = None
-    for arrange in ways:
+    for candidate in candidates:
         try:
-            return _probe_input_format(
-                module, rows, input_format._replace(arrange=arrange), batch_size
-            )
+            return _probe_input_format(module, rows, candidate, batch_size)
         except (RuntimeError, TypeError, ValueError) as error:
             first = first or error
     assert first is not None
-    if ways[0] is with_channel:
+    if candidates[0].adds_channel:
         first.add_note(
             "Rows of two dimensions were taken for images of one channel; for a module that wants "
             "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
@@ -75,22 +39,16 @@ def find_input_format(
     raise first
 
 
-def _needs_arrangement(rows: torch.Tensor, input_format: InputFormat, *, is_vision: bool) -> bool:
-    """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
-    shape = row_shape(rows, input_format, is_vision=False)
-    return input_format.preprocess is None or is_vision or likely_arrangement(shape) is not None
-
-
 def _probe_input_format(
     module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
 ) -> tuple[Probe, InputFormat, int]:
     """Pass rows through the module as integers or as numbers, in the layout that suits it."""
     # The module works on a copy of its own.
-    input_format = input_format._replace(copies=True)
+    input_format = replace(input_format, copies=True)
     first: Exception | None = None
     choices = _token_choices(module, input_format.prepared(rows, is_own=False))
     for tokens in choices:
-        tried = input_format._replace(tokens=tokens)
+        tried = replace(input_format, tokens=tokens)
         x = tried.batch(rows, None, None, is_own=False).x
         row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
         is_large = prefers_channels_last(module, input_format.device, batch_size * row_numbers)
@@ -107,7 +65,7 @@ def _probe_input_format(
                 raise error from first
             first = error
             continue
-        found = tried._replace(copies=seen.changes_input, memory_format=layout)
+        found = replace(tried, copies=seen.changes_input, memory_format=layout)
         return seen, found, row_numbers
     raise AssertionError("the last choice returns or raises")
 
@@ -150,7 +108,6 @@ def _probe_layout(
 
 
 def check_augmentation(
-    augmentation: Augmentation,
     head: Head,
     input_format: InputFormat,
     rows: Tensors,
@@ -158,6 +115,8 @@ def check_augmentation(
     is_weighted: bool,
 ) -> None:
     """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
+    augmentation = input_format.augment
+    assert augmentation is not None
     y = head.targets(
         torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=input_format.device)
     )
@@ -172,8 +131,8 @@ def check_augmentation(
             "`augment` mixes rows, as MixUp and CutMix do, but the rows have weights, and a "
             "mixture would have that of one of them; leave `sample_weight` out, or the mixing."
         )
-    plain = input_format.batch(rows, None, None, is_own=False)
-    changed = input_format._replace(augment=augmentation).batch(rows, y, None, is_own=False)
+    plain = input_format.without_augment().batch(rows, None, None, is_own=False)
+    changed = input_format.batch(rows, y, None, is_own=False)
     if changed.shape != plain.shape:
         raise ValueError(
             f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import torch
 
 from easyclf.callbacks.base import Callback, Hooks
-from easyclf.data import Batch, Source
+from easyclf.data import Batch, Order, Source
 from easyclf.device import is_out_of_memory
 from easyclf.engine.evaluation import Evaluation, check_any_batch, evaluate
 from easyclf.engine.interrupts import Interruption, deferred_interrupts
@@ -22,6 +22,7 @@ from easyclf.engine.step import Step
 from easyclf.exceptions import TrainingDiverged
 from easyclf.nested import tensors_of
 from easyclf.precision import Precision
+from easyclf.randomness import epoch_seed
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.tape.tapes import Tapes
@@ -40,8 +41,10 @@ class Trainer:
         Their hooks are called in this order.
     train, valid : Source
         What to train on, and what to measure after each epoch, if anything.
-    generator : Generator or None
-        What shuffles the rows; None leaves them in order.
+    seed : int
+        The seed of the run, from which that of each epoch follows.
+    is_shuffled : bool
+        Whether each epoch draws the rows in a new order.
     batch_size : int
         Rows in a training batch.
     min_rows : int
@@ -63,7 +66,8 @@ class Trainer:
         callbacks: Sequence[Callback],
         train: Source,
         valid: Source | None,
-        generator: torch.Generator | None,
+        seed: int,
+        is_shuffled: bool,
         *,
         batch_size: int,
         min_rows: int,
@@ -79,7 +83,8 @@ class Trainer:
         self._min_rows = min_rows
         self._evaluation = Evaluation(state.module, evaluation_rows)
         self._accumulate = accumulate
-        self._train, self._valid, self._generator = train, valid, generator
+        self._train, self._valid = train, valid
+        self._seed, self._is_shuffled = seed, is_shuffled
         # Who looks at single steps is shown each of them.
         watched = self._hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = watched or self._hooks.may_change("on_epoch_begin", "on_epoch_end")
@@ -147,7 +152,8 @@ class Trainer:
         state, hooks = self._state, self._hooks
         watched = hooks.has("on_batch_begin", "on_batch_end")
         metrics = RunningMetrics()
-        batches = self._train.batches(self._batch_size, self._generator, self._min_rows)
+        order = Order(epoch_seed(self._seed, state.epoch), self._is_shuffled)
+        batches = self._train.batches(self._batch_size, order, self._min_rows)
         for state.batch, group in enumerate(_groups(batches, self._accumulate), start=1):
             if watched:
                 hooks.call("on_batch_begin", state)
