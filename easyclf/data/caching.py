@@ -115,8 +115,10 @@ def cached(look: FirstLook) -> Fields:
     n_rows = look.n_rows
     assert n_rows is not None
     first = look.first(_COMPARED_ROWS)
-    _check_memory(n_rows, first.x)
-    x = apply(lambda part: torch.empty((n_rows, *part.shape[1:]), dtype=part.dtype), first.x)
+    # Stacked, rows of several dtypes would become one: the first row says which is meant.
+    row = look.first(1).x
+    _check_memory(n_rows, row)
+    x = apply(lambda part: torch.empty((n_rows, *part.shape[1:]), dtype=part.dtype), row)
     y: list[Any] = []
     weight: list[Any] = []
     start = 0
@@ -145,14 +147,13 @@ def _fill(x: Tensors, start: int, stop: int, part: Tensors) -> None:
         whole[start:stop] = tensor
 
 
-def _check_memory(n_rows: int, first: Tensors) -> None:
-    n_first = len(tensors_of(first)[0])
-    needed = n_rows * sum(part.nbytes // n_first for part in tensors_of(first))
+def _check_memory(n_rows: int, row: Tensors) -> None:
+    needed = n_rows * sum(part.nbytes for part in tensors_of(row))
     free = available_memory()
     if free is not None and needed > _CACHED_FRACTION * free:
         raise MemoryError(
             f"`cache=True` needs {needed / 2**30:.1f} GB for {n_rows} rows of shape "
-            f"{row_shapes(first)}, and {free / 2**30:.1f} GB are free; leave it out, make the rows "
+            f"{row_shapes(row)}, and {free / 2**30:.1f} GB are free; leave it out, make the rows "
             "smaller, or yield uint8."
         )
 

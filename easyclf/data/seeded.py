@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from easyclf.data.base import Order
 from easyclf.data.items import fields_of, other_shape, read_item
@@ -75,7 +75,7 @@ class SeededReader(Dataset[Any]):
 
     def items(self, rows: list[int]) -> list[Any]:
         """Read some rows, all at once where the dataset can."""
-        if hasattr(self._dataset, "__getitems__"):
+        if _reads_together(self._dataset):
             items = self._read_together(rows)
         else:
             items = [read_item(self._dataset, row) for row in rows]
@@ -97,6 +97,13 @@ class SeededReader(Dataset[Any]):
         shape = getattr(x, "shape", None)
         if self._shape is not None and shape is not None and tuple(shape) != self._shape:
             raise other_shape(self._shape, row, tuple(shape))
+
+
+def _reads_together(dataset: Any) -> bool:
+    """Whether a dataset reads several rows at once, and not just one after the other."""
+    if isinstance(dataset, Subset):
+        return _reads_together(dataset.dataset)
+    return hasattr(dataset, "__getitems__")
 
 
 def _as_it_is(batch: Any) -> Any:

@@ -49,9 +49,13 @@ def test_a_tensor_shares_the_memory_of_an_array_that_torch_can_read(array):
 
 
 def test_the_warning_that_is_silenced_is_torchs():
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        torch.from_numpy(read_only(X))
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.from_numpy(read_only(X))
+    finally:
+        torch.set_warn_always(False)
 
     assert [str(warning.message).startswith(READ_ONLY_WARNING) for warning in caught] == [True]
 
