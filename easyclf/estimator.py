@@ -296,7 +296,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                 X,
                 y,
                 sample_weight,
-                previous and previous.encoder,
+                None if previous is None else previous.encoder,
                 self.classes,
                 needs_labels=is_split or self.class_weight == "balanced",
             )
@@ -353,7 +353,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                 X,
                 y,
                 sample_weight,
-                previous and previous.encoder,
+                None if previous is None else previous.encoder,
                 classes,
                 needs_labels=False,
             )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import nn
-
-Tensors = Sequence[torch.Tensor]
 
 
 class Snapshot:
@@ -91,7 +89,7 @@ class Snapshot:
             generator.set_state(state)
 
 
-def copy_each(targets: Tensors, sources: Tensors) -> None:
+def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     """Copy each source into the target at its place, which has the same shape."""
     try:
         # One call for all tensors: less time than a loop takes. The name is private.
@@ -114,7 +112,7 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     )
 
 
-def _norms(tensors: Tensors) -> Tensors:
+def _norms(tensors: list[torch.Tensor]) -> Iterable[torch.Tensor]:
     try:
         return torch._foreach_norm(tensors)  # private, and one call for all
     except (AttributeError, RuntimeError, TypeError):

@@ -1,4 +1,8 @@
-"""Frames: which of their columns are not numbers, and how the default module takes those."""
+"""Frames: which of their columns are not numbers, and how the default module takes those.
+
+pandas and polars are read by hand because the exact types matter: narwhals, which hides both,
+calls nullable, sparse and object columns by names of its own, and knows no missing value in them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,14 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from sklearn.utils import _safe_indexing
+
+from easyclf.data.rows import Rows
+from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.sparse import read_sparse
+from easyclf.data.tensors import read_array, rows_of_tensor
 
 # A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
@@ -19,6 +30,51 @@ _NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
 def is_frame(X: Any) -> bool:
     """Whether `X` is a pandas or polars frame."""
     return hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def read_frame(X: Any, context: ReadContext) -> tuple[Rows, RowSchema]:
+    """Check a frame, and encode its categories and gaps where the module is the default one.
+
+    Raises
+    ------
+    ValueError
+        If it has no rows, other columns than in `fit`, or columns that are not numbers where
+        only numbers are taken.
+    """
+    if not len(X):
+        raise ValueError(
+            f"`X` is a frame with 0 rows (0 sample(s)), shape {tuple(X.shape)}; at least 1 is "
+            "required."
+        )
+    encoder = None if context.schema is None else context.schema.frame_encoder
+    if context.is_training and context.encodes_frames and FrameEncoder.is_needed(X):
+        encoder = FrameEncoder().fit(_rows_that_count(X, context.sample_weight))
+    if encoder is not None:
+        context.check(X, skip_check_array=True)
+        rows, schema = rows_of_tensor(torch.from_numpy(encoder.transform(X)), context)
+        return rows, schema._replace(frame_encoder=encoder)
+    advice = ", or leave `module` out: the default one takes categories and gaps"
+    if context.encodes_frames:
+        advice = "; the rows of `fit` had numbers in all columns"
+    refuse_columns(X, advice)
+    if _is_sparse_frame(X):
+        return read_sparse(X, context)
+    return read_array(X, context)
+
+
+def _rows_that_count(X: Any, sample_weight: Any) -> Any:
+    """Take the rows of positive weight; all if the weights make no sense, which is said later."""
+    weight = np.asarray(sample_weight)
+    if weight.shape != (len(X),) or weight.dtype.kind not in "biuf" or not (weight > 0).any():
+        return X
+    return _safe_indexing(X, np.flatnonzero(weight != 0))
+
+
+def _is_sparse_frame(frame: Any) -> bool:
+    """Whether all columns of a pandas frame are sparse: scikit-learn makes a matrix of it."""
+    return hasattr(frame, "sparse") and all(
+        str(dtype).startswith("Sparse") for dtype in frame.dtypes
+    )
 
 
 def refuse_columns(frame: Any, advice: str = "") -> None:
@@ -46,8 +102,10 @@ def _columns(frame: Any) -> Iterator[tuple[int, Any, Any]]:
 
 
 def _shown(columns: dict[str, str]) -> str:
-    shown = ", ".join(f"{name!r} ({dtype})" for name, dtype in list(columns.items())[:5])
-    return shown + ", ..." * (len(columns) > 5)
+    names = [f"{name!r} ({dtype})" for name, dtype in columns.items()]
+    if len(names) > 5:
+        names = [*names[:5], "..."]
+    return ", ".join(names)
 
 
 def _is_numeric(dtype: Any) -> bool:
@@ -141,14 +199,14 @@ class FrameEncoder:
         return self
 
     def transform(self, frame: Any) -> NDArray[np.float64]:
-        """The frame as numbers."""
+        """Make numbers of a frame, of shape (n_rows, n_columns); the memory is new."""
         numbers, categories = self._parts(frame)
-        made = []
+        parts = []
         if numbers.shape[1]:
-            made.append(self._imputer.transform(numbers))
+            parts.append(self._imputer.transform(numbers))
         if categories.shape[1]:
-            made.append(self._encoder.transform(categories))
-        return np.hstack(made)
+            parts.append(self._encoder.transform(categories))
+        return np.hstack(parts)
 
     def _parts(self, frame: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         """The columns of numbers, with NaN for gaps, and those of categories, as text."""
@@ -209,15 +267,15 @@ def _texts(frame: Any, position: int) -> NDArray[Any]:
     """A column of categories as text, in which equal numbers are equal whatever their type."""
     series = _series(frame, position)
     values = series.astype(object) if hasattr(frame, "iloc") else series.to_list()
-    made = [
-        _MISSING
-        if _is_missing(value)
-        else repr(float(value))
-        if isinstance(value, Real) and not isinstance(value, bool)
-        else str(value)
-        for value in values
-    ]
-    return np.asarray(made, dtype=object)
+    return np.asarray([_category(value) for value in values], dtype=object)
+
+
+def _category(value: Any) -> str:
+    if _is_missing(value):
+        return _MISSING
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return repr(float(value))
+    return str(value)
 
 
 def _is_missing(value: Any) -> bool:

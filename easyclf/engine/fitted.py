@@ -110,7 +110,6 @@ class Fitted:
             input_format or self.input_format,
             self.head.targets,
             self.encoder.transform_tensor,
-            seed=self.seed,
             is_kept=is_kept,
         )
 
@@ -129,7 +128,7 @@ class Fitted:
         """
         with (
             isolated(self.seed, self.device, waits=False),
-            rows.source(self.input_format, seed=self.seed) as source,
+            rows.source(self.input_format) as source,
         ):
             outputs = predict_outputs(
                 self.module.eval(), self.head, self.precision, source, self.evaluation_rows

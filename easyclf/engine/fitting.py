@@ -17,7 +17,7 @@ from easyclf.callbacks import Callback
 from easyclf.data import InputFormat, Reader, Rows
 from easyclf.device import resolve_device
 from easyclf.engine.fitted import Fitted
-from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module, row_shape
+from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
@@ -172,6 +172,7 @@ class Fitting:
             probed = probe_module(module, rows, input_format, self._batch_size())
             head = self._bind_head(probed, rows)
             optimizer = self._make_optimizer(module)
+            assert self._reader.schema is not None
             self.fitted = fitted = Fitted(
                 module,
                 optimizer,
@@ -208,7 +209,7 @@ class Fitting:
         rows : Tensors of shape (n_probed, ...)
             In the dtype in which they were given.
         """
-        input_format = InputFormat.of(
+        input_format = InputFormat.of_transforms(
             self._device,
             self._precision.dtype,
             preprocess=self._settings.preprocess,
@@ -228,7 +229,7 @@ class Fitting:
             module = build_module(
                 settings.module,
                 settings.module_keywords,
-                row_shape(rows, input_format),
+                input_format.row_shape(rows),
                 len(self._encoder.classes_),
             )
         else:

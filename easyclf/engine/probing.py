@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -45,18 +45,6 @@ class ProbedModule(NamedTuple):
     row_numbers: int
 
 
-def row_shape(rows: Tensors, input_format: InputFormat) -> Any:
-    """Tell the shape of a row as the module will probably get it, which its sizes come from.
-
-    Parameters
-    ----------
-    rows : Tensors of shape (n_rows, ...)
-        In the dtype in which they were given. They are not written to.
-    """
-    likely = input_format.likely(rows).without_augment()
-    return apply(lambda x: tuple(x.shape[1:]), likely.prepared(rows, is_own=False))
-
-
 def probe_module(
     module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
 ) -> ProbedModule:
@@ -79,18 +67,18 @@ def probe_module(
     RuntimeError, TypeError, ValueError, IndexError
         If the module takes the rows in no way that was tried: the error of the first way.
     """
-    ways = input_format.candidates(rows, module, is_lazy=is_any_lazy(module))
+    candidates = input_format.candidates(rows, module, is_lazy=is_any_lazy(module))
     first_error: Exception | None = None
-    for way in ways:
+    for candidate in candidates:
         try:
-            probed = _probe_dtypes(module, rows, way.without_augment(), batch_size)
+            probed = _probe_dtypes(module, rows, candidate, batch_size)
             return probed._replace(
                 input_format=replace(probed.input_format, augment=input_format.augment)
             )
         except (RuntimeError, TypeError, ValueError) as error:
             first_error = first_error or error
     assert first_error is not None
-    if ways[0].adds_channel:
+    if candidates[0].adds_channel:
         first_error.add_note(
             "Rows of two dimensions were taken for images of one channel; for a module that wants "
             "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
@@ -162,12 +150,12 @@ def _probe_memory(
     if is_image and prefers_channels_last(module, input_format.device, batch_size * row_numbers):
         pixels_together = replace(input_format, memory_format=torch.channels_last)
         try:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(memory_format=torch.channels_last)
             x = pixels_together.batch(rows, None, None, is_own=False).x
             return _passed(module, x, pixels_together, row_numbers)
         except RuntimeError:
             # It takes for granted how its features lie in memory, as `view` does.
-            module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+            module.to(memory_format=torch.contiguous_format)
             x = input_format.batch(rows, None, None, is_own=False).x
     return _passed(module, x, input_format, row_numbers)
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from easyclf.data import Batch
 from easyclf.engine.metrics import BatchResult, Number
-from easyclf.engine.objective import measure
+from easyclf.engine.objective import Objective
 from easyclf.heads import Head
-from easyclf.precision import Precision
 from easyclf.state import TrainingState
-from easyclf.tape.recorder import Tape
-from easyclf.tape.tapes import Tapes
-from easyclf.tape.updates import direct_update
+from easyclf.tape import Tapes
 
 Gradients = Sequence[torch.Tensor | None]
 
@@ -24,16 +21,18 @@ class Step:
     """One step: the gradients of a group of batches, clipped, and an update of the weights.
 
     Where it is sound the forward and the backward pass are played from a tape, and the kernel of
-    the optimizer is called directly. What it computes is the same, but for rounding.
+    the optimizer is called directly. The result is the same, but for rounding.
 
     Parameters
     ----------
     state : TrainingState
         The module and its optimizer.
-    precision : Precision
-        The precision of the forward pass.
+    objective : Objective
+        The loss of a batch.
     clip_grad_norm : float or None
         The norm that the gradient is clipped to.
+    tapes : Tapes
+        The tapes of the run.
     n_steps : int
         Steps that will be taken in all and may be played from tapes.
     """
@@ -41,91 +40,66 @@ class Step:
     def __init__(
         self,
         state: TrainingState,
-        precision: Precision,
+        objective: Objective,
         clip_grad_norm: float | None,
+        tapes: Tapes,
         *,
         n_steps: int,
     ) -> None:
-        self._state, self._precision, self._clip = state, precision, clip_grad_norm
-        self._parameters = _parameters(state.optimizer)
+        self._state, self._objective, self._clip = state, objective, clip_grad_norm
+        self.differentiate = Differentiation(state, objective, clip_grad_norm)
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
-        self._tapes = Tapes(
-            state.module,
-            state.head,
-            mode=True,
-            n_calls=0 if self._needs_closure or not precision.is_recordable else n_steps,
+        is_playable = objective.precision.is_recordable and not self._needs_closure
+        self._tapes = tapes
+        self._player = tapes.of(
+            self.differentiate, training=True, n_calls=n_steps if is_playable else 0
         )
-        self._updates: dict[Tape, Callable[[Any], None]] = {}
+        # Those of the last step, while no parameter has them.
         self._gradients: Gradients | None = None
 
     def __call__(self, group: Sequence[Batch]) -> list[BatchResult]:
-        """Take one step down the gradient of the mean loss over all rows of the group."""
-        if len(group) == 1:
-            tape = self._tapes.get(group[0], self.differentiate)
-            if tape is not None:
-                return [self._play(tape, group[0])]
-        elif not self._state.module.training:
+        """Take one step down the gradient of the mean loss over all rows of the group.
+
+        Returns
+        -------
+        measured : list of BatchResult
+            For each batch, with the weights as they were before the step.
+        """
+        played = self._player.play(group[0]) if len(group) == 1 else None
+        if played is None:
+            return self._step_as_written(group)
+        measured, self._gradients = played
+        if not self._tapes.update_of(self._state.optimizer)(self._gradients):
+            self.show_gradients()
+            self._state.optimizer.step()
+        return [BatchResult(*measured)]
+
+    def check(self) -> None:
+        """Notice what has been changed from outside since the last epoch."""
+        parameters = _parameters(self._state.optimizer)
+        if list(map(id, parameters)) != list(map(id, self.differentiate.parameters)):
+            self.differentiate.parameters = parameters
+            self._tapes.forget()
+        self._tapes.check()
+
+    def show_gradients(self) -> None:
+        """Leave the gradients of the last step where a step as it is written leaves them."""
+        if self._gradients is not None:
+            for parameter, gradient in zip(
+                self.differentiate.parameters, self._gradients, strict=True
+            ):
+                parameter.grad = gradient
+            self._gradients = None
+
+    def _step_as_written(self, group: Sequence[Batch]) -> list[BatchResult]:
+        if not self._state.module.training:
             self._state.module.train()
         if self._needs_closure:
             return self._step_with_closure(group)
         measured = self._compute_gradients(group)
-        self._precision.step(self._state.optimizer)
+        self._objective.precision.step(self._state.optimizer)
         return measured
-
-    def check(self) -> None:
-        """Notice what has been changed from outside since the last epoch."""
-        self._updates.clear()
-        parameters = _parameters(self._state.optimizer)
-        if list(map(id, parameters)) == list(map(id, self._parameters)):
-            self._tapes.check()
-        else:
-            self._parameters = parameters
-            self._tapes.forget()
-
-    def show_gradients(self) -> None:
-        """Leave the gradients of the last step where an eager step leaves them."""
-        if self._gradients is not None:
-            for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
-                parameter.grad = gradient
-            self._gradients = None
-
-    def _play(self, tape: Tape, batch: Batch) -> BatchResult:
-        measured, gradients = tape(*batch)
-        update = self._updates.get(tape)
-        if update is None:
-            update = self._updates[tape] = self._choose_update(gradients)
-        update(gradients)
-        self._gradients = gradients
-        return BatchResult(*measured)
-
-    def _choose_update(self, gradients: Gradients) -> Callable[[Any], None]:
-        has_gradient = [gradient is not None for gradient in gradients]
-        update = direct_update(self._state.optimizer, has_gradient)
-        if update is None:
-            return self._update_by_step
-        if all(has_gradient):
-            return update
-        return lambda gradients: update([one for one in gradients if one is not None])
-
-    def _update_by_step(self, gradients: Gradients) -> None:
-        self._gradients = gradients
-        self.show_gradients()
-        self._state.optimizer.step()
-
-    def differentiate(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
-        """What `_compute_gradients` does for a batch, as a function without side effects."""
-        state = self._state
-        measured = measure(state.forward, state.head, self._precision, batch)
-        loss = measured.loss
-        trained = [parameter for parameter in self._parameters if parameter.requires_grad]
-        found = torch.autograd.grad(loss, trained, allow_unused=True)
-        gradients = dict(zip(trained, _laid_out(found, trained), strict=True))
-        if self._clip is not None:
-            there = {p: gradient for p, gradient in gradients.items() if gradient is not None}
-            clipped = _clipped(list(there.values()), self._clip)
-            gradients |= zip(there, clipped, strict=True)
-        return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self._parameters]
 
     def _step_with_closure(self, group: Sequence[Batch]) -> list[BatchResult]:
         seen: list[list[BatchResult]] = []
@@ -138,7 +112,7 @@ class Step:
         return seen[0]
 
     def _compute_gradients(self, group: Sequence[Batch]) -> list[BatchResult]:
-        state, precision = self._state, self._precision
+        state, precision = self._state, self._objective.precision
         # A callback may have added some. This is what `zero_grad` does, without the hooks of the
         # profiler: 5 us a step.
         parameters = _parameters(state.optimizer)
@@ -148,13 +122,62 @@ class Step:
         total = _group_weight(state.head, group) if len(group) > 1 else None
         measured = []
         for batch in group:
-            one = measure(state.forward, state.head, precision, batch)
-            precision.backward(one.loss if total is None else one.loss * (one.loss_weight / total))
-            measured.append(one._replace(loss=one.loss.detach()))
+            result = self._objective(state.forward, batch)
+            loss = result.loss
+            precision.backward(loss if total is None else loss * (result.loss_weight / total))
+            measured.append(result._replace(loss=loss.detach()))
         if self._clip is not None:
             precision.unscale(state.optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, self._clip)
         return measured
+
+
+class Differentiation:
+    """The gradient of the loss of a batch, as a function without side effects.
+
+    Parameters
+    ----------
+    state : TrainingState
+        The module and its optimizer.
+    objective : Objective
+        The loss of a batch.
+    clip_grad_norm : float or None
+        The norm that the gradient is clipped to.
+
+    Attributes
+    ----------
+    parameters : list of Tensor
+        Those of the optimizer, in its order.
+    """
+
+    def __init__(
+        self, state: TrainingState, objective: Objective, clip_grad_norm: float | None
+    ) -> None:
+        self._state, self._objective, self._clip = state, objective, clip_grad_norm
+        self.parameters = _parameters(state.optimizer)
+
+    def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
+        """Compute the figures and the gradients of a batch.
+
+        Returns
+        -------
+        measured : tuple
+            The fields of `BatchResult`, without the graph of the loss.
+        gradients : list of Tensor or None
+            For each parameter, clipped; of its shape and strides, each in memory of its own. None
+            for a parameter that is frozen or takes no part.
+        """
+        state = self._state
+        measured = self._objective(state.forward, batch)
+        loss = measured.loss
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        computed = torch.autograd.grad(loss, trained, allow_unused=True)
+        gradients = dict(zip(trained, _laid_out(computed, trained), strict=True))
+        if self._clip is not None:
+            present = {p: gradient for p, gradient in gradients.items() if gradient is not None}
+            clipped = _clipped(list(present.values()), self._clip)
+            gradients |= zip(present, clipped, strict=True)
+        return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self.parameters]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
@@ -191,5 +214,5 @@ def _group_weight(head: Head, group: Sequence[Batch]) -> Number:
 
 
 def _mean_loss(measured: Sequence[BatchResult]) -> Number:
-    total = sum(one.loss_weight for one in measured)
-    return sum(one.loss * (one.loss_weight / total) for one in measured)
+    total = sum(result.loss_weight for result in measured)
+    return sum(result.loss * (result.loss_weight / total) for result in measured)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -94,22 +95,20 @@ class Trainer:
         self._state, self._plan = state, plan
         self._train, self._valid = train, valid
         self._hooks = hooks = Hooks(callbacks)
-        self._objective = Objective(state.head, precision)
+        objective = Objective(state.head, precision)
+        # A function that does not hold the trainer: else only the garbage collector would free it.
+        self._measure = functools.partial(_measure, state, objective)
         self._evaluation = Evaluation(state.module, plan.evaluation_rows)
         self._device = next(state.module.parameters()).device
         # A callback that looks at every step with the weights in its hands is shown each of them.
         changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
-        n_epochs = state.epochs - state.epoch if plan.uses_tapes else 0
+        n_epochs = state.epochs - state.epoch
         n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
         n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
-        tapes = Tapes(state.module, state.head)
-        self._step = Step(
-            state, self._objective, tapes, clip_grad_norm=plan.clip_grad_norm, n_steps=n_steps
-        )
-        self._measured = tapes.of(
-            self._measure, training=False, n_calls=n_epochs * (n_batches or 0)
-        )
+        self._tapes = tapes = Tapes(state.module, state.head, is_on=plan.uses_tapes)
+        self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
+        self._player = tapes.of(self._measure, training=False, n_calls=n_epochs * (n_batches or 0))
 
     def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
@@ -207,21 +206,17 @@ class Trainer:
             return {}
         if self._may_change:
             self._state.module.eval()
-            self._measured.check()
+            self._tapes.check()
         figures = evaluate(self._valid, self._evaluation, self._measure_or_play)
         return {f"val_{name}": value for name, value in figures.items()}
 
     def _measure_or_play(self, batch: Batch) -> BatchResult:
-        played = self._measured.play(batch)
+        played = self._player.play(batch)
         if played is None:
             if self._state.module.training:
                 self._state.module.eval()
             played = self._measure(batch)
         return BatchResult(*played)
-
-    @torch.inference_mode()
-    def _measure(self, batch: Batch) -> tuple[torch.Tensor | float, ...]:
-        return tuple(self._objective(self._state.forward, batch))
 
     def _too_large(self, batch: Batch) -> MemoryError:
         """The error that says how many rows there is memory for."""
@@ -257,6 +252,13 @@ class Trainer:
             f"estimator keeps the weights of {kept}. Use a smaller `lr`, scale the inputs, or set "
             "`clip_grad_norm`."
         )
+
+
+@torch.inference_mode()
+def _measure(
+    state: TrainingState, objective: Objective, batch: Batch
+) -> tuple[torch.Tensor | float, ...]:
+    return tuple(objective(state.forward, batch))
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:

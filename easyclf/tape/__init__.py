@@ -1,5 +1,22 @@
-"""A step without Python: what is done with every batch, recorded once and played from then on."""
+"""A step without Python: what is done with every batch, recorded once and played from then on.
 
-from easyclf.tape.tapes import Tapes
+All that recording needs of torch's private names is imported behind this door. Where torch has
+renamed some of them there are no tapes: everything is slower then, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
 
 __all__ = ["Tapes"]
+
+if TYPE_CHECKING:
+    from easyclf.tape.tapes import Tapes
+else:
+    try:
+        from easyclf.tape.tapes import Tapes
+    except (ImportError, AttributeError) as missing:
+        from easyclf.tape.absent import NoTapes as Tapes
+
+        logging.getLogger("easyclf").debug("There are no tapes with this torch: %s.", missing)

@@ -1,4 +1,4 @@
-"""A recording, written anew as straight-line Python."""
+"""A recording, written anew as straight-line Python without what need not be done again."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 import torch
 
 from easyclf.tape.recorder import (
-    _ALIASES,
-    Tape,
-    _is_view,
-    _map,
-    _numbers,
-    _Operation,
-    _Recorder,
-    _Value,
+    ALIASES,
+    Operation,
+    Recording,
+    TensorPlace,
+    is_view,
+    map_nested,
+    places_in,
 )
+
+# It takes inputs as those of the recording, ignores what more is given, and returns a result of
+# the same structure.
+Tape = Callable[..., Any]
+# An operation of ATen and its tensors to another function that does the same, or to None.
+Choice = Callable[[Any, Sequence[torch.Tensor]], Callable[..., Any] | None]
 
 _aten = torch.ops.aten
 _SUM = _aten.sum.dim_IntList
-
-
 # Their results follow from the shape and the dtype of the argument.
-_LIKE = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default)
-
-
+_FILLED_LIKE = (_aten.ones_like.default, _aten.zeros_like.default, _aten.full_like.default)
 # The same operations as functions of torch's, which are called in half a microsecond less.
 _BOUND = {
     _aten.add.Tensor: torch.add,
@@ -48,92 +49,156 @@ _BOUND = {
 }
 
 
-class _Compiler:
-    """Leaves out of a recording what need not be done again, and writes the rest as Python."""
+def compile_recording(recording: Recording, choose: Choice) -> Tape:
+    """Write a recording as a function of its inputs.
 
-    def __init__(self, recorder: _Recorder, n_inputs: int, choose: Choice) -> None:
-        self._tensors, operations = recorder.tensors, recorder.operations
-        self._choose = choose
-        self._inputs = range(n_inputs)
-        # Tensors that are there before a replay begins; those that never change are constants.
-        self._fixed = {*range(n_inputs, recorder.n_known), *recorder.literals}
-        self._constants = set(recorder.literals)
+    Parameters
+    ----------
+    recording : Recording
+        What is to be done again.
+    choose : callable
+        It is asked for each operation, with its tensors, for another function that does the same.
+
+    Returns
+    -------
+    tape : callable
+        It reads the known tensors of the recording in their own memory, and writes there what the
+        recorded function wrote there.
+    """
+    return _Writer(recording, choose, _Reduction(recording)).write()
+
+
+class _Reduction:
+    """The operations of a recording that a replay has to do.
+
+    Attributes
+    ----------
+    operations : list of Operation
+        What is left.
+    fixed : set of int
+        Numbers of the tensors that are there before a replay begins.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._tensors = recording.tensors
+        # Those of the fixed ones whose values never change.
+        self._constants = set(recording.literals)
+        self.fixed = {*range(recording.n_inputs, recording.n_known), *recording.literals}
         self._written = {
-            self._memory(number) for operation in operations for number in operation.written
+            self._memory(number)
+            for operation in recording.operations
+            for number in operation.written
         }
         # Tensors that are another one under a new name.
         self._same: dict[int, int] = {}
         self._transposed: dict[int, int] = {}
-        self._sums: dict[int, _Operation] = {}
-        self._operations = [
-            operation
-            for operation in map(self._simplified, operations)
-            if not self._is_known_beforehand(operation)
-        ]
-        self._bound: dict[str, Any] = {}
-        self._names: dict[int, str] = {}
+        self._sums: dict[int, Operation] = {}
+        self.operations: list[Operation] = []
+        for operation in recording.operations:
+            self._take(self._simplified(operation))
+
+    def rename(self, nested: Any) -> Any:
+        """Nested places, by the names of the tensors that are left."""
+        return map_nested(self._renamed, nested)
+
+    def _renamed(self, leaf: Any) -> Any:
+        if type(leaf) is TensorPlace:
+            return TensorPlace(self._same.get(leaf.number, leaf.number))
+        return leaf
 
     def _memory(self, number: int) -> int:
         return self._tensors[number].untyped_storage().data_ptr()
 
-    def _rename(self, leaf: Any) -> Any:
-        return _Value(self._same.get(leaf.number, leaf.number)) if type(leaf) is _Value else leaf
+    def _take(self, operation: Operation) -> None:
+        """Note an operation, unless its results are there already."""
+        results = operation.results
+        twin = self._twin(operation)
+        if twin is not None:
+            self._same[results[0]] = twin
+            return
+        if operation.function is _aten.t.default:
+            self._transposed[results[0]] = operation.inputs[0]
+        if _keeps_dimensions(operation):
+            self._sums[results[0]] = operation
+        is_constant = self._is_constant(operation)
+        if is_constant:
+            self._constants.update(results)
+        if is_constant or self._is_fixed_view(operation):
+            self.fixed.update(results)
+        else:
+            self.operations.append(operation)
 
-    def _simplified(self, operation: _Operation) -> _Operation:
+    def _simplified(self, operation: Operation) -> Operation:
         function, outputs = operation.function, operation.outputs
-        arguments = _map(self._rename, operation.arguments)
-        keywords = _map(self._rename, operation.keywords)
-        if function is _SUM and arguments[2:] == (True,):
-            self._sums[outputs.number] = operation
-        elif function is _aten.view.default and arguments[0].number in self._sums:
+        arguments = self.rename(operation.arguments)
+        keywords = self.rename(operation.keywords)
+        if function is _aten.view.default and arguments[0].number in self._sums:
             # The gradient of a bias: a view drops the dimensions that a sum has kept.
             kept = arguments[0].number
             summed, dimensions, _ = self._sums[kept].arguments
             shape = self._tensors[kept].shape
-            is_written = self._memory(summed.number) in self._written
-            if not is_written and arguments[1] == [
-                n for axis, n in enumerate(shape) if axis not in dimensions
-            ]:
-                function, arguments = _SUM, (self._rename(summed), dimensions)
-        return _Operation(function, arguments, keywords, outputs)
+            dropped = {dimension % len(shape) for dimension in dimensions}
+            left = [length for axis, length in enumerate(shape) if axis not in dropped]
+            memories = {self._memory(summed.number), self._memory(kept)}
+            if arguments[1] == left and self._written.isdisjoint(memories):
+                function, arguments = _SUM, (*self.rename((summed,)), dimensions)
+        return Operation(function, arguments, keywords, outputs)
 
-    def _is_known_beforehand(self, operation: _Operation) -> bool:
-        """Whether a replay can do without it, since its results are there already."""
-        function, inputs, results = operation.function, operation.inputs, operation.results
-        if function in _ALIASES:
-            self._same[results[0]] = inputs[0]
-            return True
-        if function is _aten.t.default:
-            if inputs[0] in self._transposed:
-                self._same[results[0]] = self._transposed[inputs[0]]
-                return True
-            self._transposed[results[0]] = inputs[0]
-        memory = set(map(self._memory, inputs))
-        if _is_view(function) and memory.issuperset(map(self._memory, results)):
-            is_fixed = self._fixed.issuperset(inputs)
-            if self._constants.issuperset(inputs):
-                self._constants.update(results)
-        else:
-            is_fixed = (
-                (self._constants.issuperset(inputs) or function in _LIKE)
-                and torch.Tag.nondeterministic_seeded not in function.tags
-                and not operation.written
-                and self._written.isdisjoint(map(self._memory, results))
-            )
-            if is_fixed:
-                self._constants.update(results)
-        if is_fixed:
-            self._fixed.update(results)
-        return is_fixed
+    def _twin(self, operation: Operation) -> int | None:
+        """The tensor that the result of an operation is, under another name."""
+        if operation.function in ALIASES:
+            return operation.inputs[0]
+        if operation.function is _aten.t.default:
+            return self._transposed.get(operation.inputs[0])
+        return None
 
-    def compile(self, result: Any) -> Tape:
-        """The tape, which returns the like of `result`."""
-        result = _map(self._rename, result)
-        lines = [f"return {self._text(result)}"]
-        needed = set(_numbers(result))
+    def _is_fixed_view(self, operation: Operation) -> bool:
+        return self.fixed.issuperset(operation.inputs) and self._shares_memory(operation)
+
+    def _shares_memory(self, operation: Operation) -> bool:
+        """Whether the results are views; torch's `to` and `reshape` make one or a copy."""
+        memories = set(map(self._memory, operation.inputs))
+        results = map(self._memory, operation.results)
+        return is_view(operation.function) and memories.issuperset(results)
+
+    def _is_constant(self, operation: Operation) -> bool:
+        """Whether every replay would compute the same."""
+        if self._shares_memory(operation):
+            return self._constants.issuperset(operation.inputs)
+        return (
+            (self._constants.issuperset(operation.inputs) or operation.function in _FILLED_LIKE)
+            and torch.Tag.nondeterministic_seeded not in operation.function.tags
+            and not operation.written
+            and self._written.isdisjoint(map(self._memory, operation.results))
+        )
+
+
+def _keeps_dimensions(operation: Operation) -> bool:
+    """Whether it is a sum over some dimensions that keeps them, in the dtype of the summands."""
+    arguments = operation.arguments
+    is_kept = operation.function is _SUM and len(arguments) == 3 and arguments[2] is True
+    return is_kept and bool(arguments[1]) and not operation.keywords
+
+
+class _Writer:
+    """Writes operations as the body of a function."""
+
+    def __init__(self, recording: Recording, choose: Choice, reduction: _Reduction) -> None:
+        self._tensors = recording.tensors
+        self._inputs = range(recording.n_inputs)
+        self._result = reduction.rename(recording.result)
+        self._operations, self._fixed = reduction.operations, reduction.fixed
+        self._choose = choose
+        self._bound: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
+
+    def write(self) -> Tape:
+        """The function, from its last line to the first."""
+        lines = [f"return {self._text(self._result)}"]
+        needed = set(places_in(self._result))
         for operation in reversed(self._operations):
             results = operation.results
-            is_pure = operation.function is _SUM or _is_view(operation.function)
+            is_pure = operation.function is _SUM or is_view(operation.function)
             if is_pure and needed.isdisjoint(results):
                 continue
             inputs = set(operation.inputs)
@@ -149,36 +214,35 @@ class _Compiler:
         tape: Tape = self._bound["tape"]
         return tape
 
-    def _line(self, operation: _Operation) -> str:
+    def _line(self, operation: Operation) -> str:
         called = self._bind(self._called(operation))
         arguments = [self._text(argument) for argument in operation.arguments]
         arguments += [f"{name}={self._text(item)}" for name, item in operation.keywords.items()]
         call = f"{called}({', '.join(arguments)})"
-        outputs = operation.outputs
         if set(operation.results) <= set(operation.inputs):
             return call  # in place
-        names = _map(lambda leaf: self._name(leaf.number) if type(leaf) is _Value else "_", outputs)
-        return f"{self._targets(names)} = {call}"
+        return f"{self._targets(operation.outputs)} = {call}"
 
-    def _called(self, operation: _Operation) -> Any:
-        """What computes the operation in the least time."""
+    def _called(self, operation: Operation) -> Any:
+        """The function that computes the operation in the least time."""
         function = operation.function
         chosen = None
         if not operation.keywords:
-            chosen = self._choose(function, [self._tensors[n] for n in operation.inputs])
+            tensors = [self._tensors[number] for number in operation.inputs]
+            chosen = self._choose(function, tensors)
         return chosen or _BOUND.get(function) or getattr(function, "_op", function)
 
-    def _targets(self, names: Any) -> str:
-        if isinstance(names, str):
-            return names
-        return f"[{', '.join(map(self._targets, names))}]"
+    def _targets(self, outputs: Any) -> str:
+        if type(outputs) in (tuple, list):
+            return f"[{', '.join(map(self._targets, outputs))}]"
+        return self._name(outputs.number) if type(outputs) is TensorPlace else "_"
 
     def _text(self, item: Any) -> str:
-        if type(item) is _Value:
+        if type(item) is TensorPlace:
             return self._name(item.number)
         if type(item) in (tuple, list):
-            if item and all(type(leaf) is _Value for leaf in item):
-                numbers = _numbers(item)
+            if item and all(type(leaf) is TensorPlace for leaf in item):
+                numbers = places_in(item)
                 if self._fixed.issuperset(numbers):
                     return self._bind([self._tensors[number].detach() for number in numbers])
             texts = "".join(f"{self._text(part)}, " for part in item)
@@ -198,7 +262,7 @@ class _Compiler:
             return f"x{number}"
         if number not in self._fixed:
             return f"v{number}"
-        # Without the tape of autograd, and yet the same memory.
+        # Without the graph of autograd, and yet the same memory.
         self._bound.setdefault(f"c{number}", self._tensors[number].detach())
         return f"c{number}"
 
@@ -206,42 +270,3 @@ class _Compiler:
         name = self._names.setdefault(id(item), f"k{len(self._names)}")
         self._bound[name] = item
         return name
-
-
-# An operation of ATen and its tensors to another function that does the same, or to None.
-Choice = Callable[[Any, Sequence[torch.Tensor]], Callable[..., Any] | None]
-
-
-def record(
-    function: Callable[[], Any], inputs: Sequence[torch.Tensor], known: Sequence[torch.Tensor]
-) -> tuple[Any, Callable[[Choice], Tape]]:
-    """Call `function`, and note what it does.
-
-    Parameters
-    ----------
-    function : callable
-        It takes nothing, and works with `inputs` and `known`.
-    inputs : sequence of Tensor
-        Others of the same shapes take their places in a replay. None comes twice.
-    known : sequence of Tensor
-        Tensors that stay: weights, buffers, constants. What changes is their values.
-
-    Returns
-    -------
-    result : tensors and other objects in tuples, lists and dicts
-        What `function` returned.
-    make_tape : callable
-        It makes a tape, given a choice of other functions for operations. A tape takes the like of
-        `inputs`, ignores what more is given, and returns the like of `result`.
-
-    Raises
-    ------
-    NotRecordable
-        If operations depend on values, or work on tensors of unknown origin.
-    """
-    recorder = _Recorder([*inputs, *known])
-    # CUDA's backward pass has a thread of its own, which the recorder would not see.
-    with torch.autograd.set_multithreading_enabled(False), recorder:
-        result = function()
-    place = _map(recorder.place, result)
-    return result, lambda choose: _Compiler(recorder, len(inputs), choose).compile(place)

@@ -40,7 +40,6 @@ _TRUSTED = (
     "easyclf.heads",
     "easyclf.losses",
     "easyclf.mlp",
-    "easyclf.output_kinds",
     "torch._C",
     "torch._jit_internal",
     "torch._tensor",
@@ -97,7 +96,7 @@ class CodeReading:
     """All that the code of some objects can read, once the code is proved to be pure.
 
     Two readings of the same objects are equal if nothing has changed in between but the values
-    of tensors.
+    of tensors, and the mode of a module as a whole.
 
     Parameters
     ----------
@@ -124,7 +123,7 @@ class CodeReading:
                 raise NotRecordable("a hook is registered for all modules")
         # Code that changes items, and lists and dicts that outlive a call: not both.
         self._changer, self._changeable = "", ""
-        self._values = [self._read(root, type(root).__name__) for root in roots]
+        self._values = [self._read_root(root) for root in roots]
         if self._changer and self._changeable:
             raise NotRecordable(f"{self._changer} may change {self._changeable}")
 
@@ -132,6 +131,11 @@ class CodeReading:
         return isinstance(other, CodeReading) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
+
+    def _read_root(self, root: Any) -> Any:
+        # A module is switched between its modes: what counts is which layers are in another one.
+        self._mode = root.training if isinstance(root, nn.Module) else True
+        return self._read(root, type(root).__name__)
 
     def _read(self, item: Any, name: str) -> Any:
         """What stands for an object when readings are compared."""
@@ -160,7 +164,7 @@ class CodeReading:
             return self._read_builtin(item, name)
         if isinstance(item, weakref.ref):
             return id(item)
-        if type(item).__module__ in ("easyclf.heads", "easyclf.losses", "easyclf.output_kinds"):
+        if type(item).__module__ in ("easyclf.heads", "easyclf.losses"):
             return [id(item), self._read(vars(item), name)]
         raise NotRecordable(f"{name} is a {type(item).__name__}, which may change unnoticed")
 
@@ -181,7 +185,7 @@ class CodeReading:
             raise NotRecordable(f"{name} has hooks")
         if any(method in own for method in _CALLS) or own.get("_compiled_call_impl"):
             raise NotRecordable(f"{name} was given another `forward`")
-        values: list[Any] = [module.training]
+        values: list[Any] = [module.training is self._mode]
         for key in ("_parameters", "_buffers", "_modules"):
             values.append(self._read(own[key], name))
         for key, value in own.items():

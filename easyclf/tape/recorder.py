@@ -1,36 +1,35 @@
-"""A function of tensors, recorded once and replayed as straight-line Python over ATen operations.
+"""Recording: which operations of ATen a function of tensors did, in their order.
 
-The time of a small module's step goes into Python and the bookkeeping of autograd. A tape has
-neither: the operations of the forward and the backward pass follow each other as recorded.
+The time of a small module's step goes into Python and the bookkeeping of autograd. A recording
+has neither: the operations of the forward and the backward pass follow each other.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-Tape = Callable[..., Any]
-
 _aten = torch.ops.aten
 # They only give a tensor another name.
-_ALIASES = (_aten.detach.default, _aten.detach_.default, _aten.alias.default)
-# What does more spends its time in arithmetic, or in loops that a fused layer should do.
+ALIASES = (_aten.detach.default, _aten.detach_.default, _aten.alias.default)
+# Functions of more operations spend their time in arithmetic, or in loops that a fused layer
+# should do.
 _MOST_OPERATIONS = 10_000
 _NAMESPACES = ("aten", "prims", "mkldnn", "torchvision")
-_REFUSED = {
+_REFUSED_TAGS = {
     torch.Tag.data_dependent_output,
     torch.Tag.dynamic_output_shape,
     torch.Tag.inplace_view,
 }
 _MASKS = (torch.bool, torch.uint8)
-# What turns a tensor around in its place, as torch's recurrent layers do with their own: in a tape
-# it makes another tensor.
-_TURNS = {
+# Operations that change the shape of their argument in place, as torch's recurrent layers do with
+# tensors of their own. A tape makes another tensor instead.
+_OUT_OF_PLACE = {
     _aten.squeeze_.dim: _aten.squeeze.dim,
     _aten.t_.default: _aten.t.default,
     _aten.transpose_.default: _aten.transpose.int,
@@ -42,15 +41,15 @@ class NotRecordable(Exception):
     """Why a function cannot be recorded."""
 
 
-class _Value(NamedTuple):
-    """The place of a tensor, by its number."""
+class TensorPlace(NamedTuple):
+    """The place of a tensor in a recording, by its number."""
 
     number: int
 
 
 @dataclass(frozen=True)
-class _Operation:
-    """A call of `function`; in the arguments and the outputs tensors are `_Value`."""
+class Operation:
+    """A call of `function`; in the arguments and the outputs tensors are `TensorPlace`."""
 
     function: Any
     arguments: tuple[Any, ...]
@@ -60,46 +59,131 @@ class _Operation:
     @functools.cached_property
     def inputs(self) -> list[int]:
         """Numbers of the tensors that it is given."""
-        return _numbers((self.arguments, self.keywords))
+        return places_in((self.arguments, self.keywords))
 
     @functools.cached_property
     def results(self) -> list[int]:
         """Numbers of the tensors that it returns."""
-        return _numbers(self.outputs)
+        return places_in(self.outputs)
 
     @functools.cached_property
     def written(self) -> list[int]:
         """Numbers of the tensors that it changes in place."""
-        names, places = _written(self.function)
-        given = [self.arguments[place] for place in places if place < len(self.arguments)]
-        return _numbers([*given, *(self.keywords.get(name) for name in names)])
+        names, positions = _written(self.function)
+        given = [self.arguments[place] for place in positions if place < len(self.arguments)]
+        return places_in([*given, *(self.keywords.get(name) for name in names)])
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a function did.
+
+    Attributes
+    ----------
+    operations : list of Operation
+        In the order of the calls.
+    tensors : list of Tensor
+        All tensors by their numbers: first the inputs, then the known ones, then those that were
+        made. They are held, so that no two ever have the same identity or memory.
+    literals : set of int
+        Numbers of the tensors that were made of Python's numbers.
+    n_inputs, n_known : int
+        How many of the tensors were given: as inputs, and in all.
+    result : tensors and other objects in tuples, lists and dicts
+        What the function returned; tensors are `TensorPlace`.
+    """
+
+    operations: list[Operation]
+    tensors: list[torch.Tensor]
+    literals: set[int]
+    n_inputs: int
+    n_known: int
+    result: Any
+
+
+def record(
+    function: Callable[[], Any], inputs: Sequence[torch.Tensor], known: Sequence[torch.Tensor]
+) -> tuple[Any, Recording | NotRecordable]:
+    """Call `function` once, and note what it does.
+
+    Parameters
+    ----------
+    function : callable
+        It takes nothing, and works with `inputs` and `known`.
+    inputs : sequence of Tensor
+        Others of the same shapes take their places in a replay. None comes twice.
+    known : sequence of Tensor
+        Tensors that stay: weights, buffers, constants. What changes is their values.
+
+    Returns
+    -------
+    result : tensors and other objects in tuples, lists and dicts
+        What `function` returned.
+    recording : Recording or NotRecordable
+        The operations; or the reason why they cannot stand for the function: an operation that
+        depends on values, or a tensor of unknown origin. The call was finished all the same.
+
+    Raises
+    ------
+    NotRecordable
+        If the function failed after such an operation.
+    """
+    recorder = _Recorder([*inputs, *known])
+    # CUDA's backward pass has a thread of its own, which the recorder would not see.
+    with torch.autograd.set_multithreading_enabled(False), recorder:
+        try:
+            result = function()
+        except Exception as error:
+            if recorder.refusal is not None:
+                raise recorder.refusal from error
+            raise
+    if recorder.refusal is None:
+        try:
+            places = map_nested(recorder.place, result)
+        except NotRecordable as refusal:
+            return result, refusal
+        n_known = recorder.n_known
+        return result, Recording(
+            recorder.operations,
+            recorder.tensors,
+            recorder.literals,
+            len(inputs),
+            n_known,
+            places,
+        )
+    return result, recorder.refusal
+
+
+def map_nested(function: Callable[[Any], Any], nested: Any) -> Any:
+    """Apply `function` to the leaves of nested tuples, lists and dicts."""
+    if isinstance(nested, dict):
+        return {key: map_nested(function, item) for key, item in nested.items()}
+    if type(nested) in (tuple, list):
+        return type(nested)(map_nested(function, item) for item in nested)
+    return function(nested)
+
+
+def places_in(nested: Any) -> list[int]:
+    """Numbers of the tensors in nested tuples, lists and dicts."""
+    return [leaf.number for leaf in _leaves(nested) if isinstance(leaf, TensorPlace)]
+
+
+@functools.cache
+def is_view(function: Any) -> bool:
+    """Whether the results may share the memory of an argument that it leaves unchanged."""
+    returned = [output.alias_info for output in function._schema.returns]
+    return bool(returned) and all(info and not info.is_write for info in returned)
 
 
 @functools.cache
 def _written(function: Any) -> tuple[list[str], list[int]]:
-    """Which arguments an operation changes in place: names, and places."""
+    """Which arguments an operation changes in place: names, and positions."""
     written = [
-        (place, argument.name)
-        for place, argument in enumerate(function._schema.arguments)
+        (position, argument.name)
+        for position, argument in enumerate(function._schema.arguments)
         if argument.alias_info is not None and argument.alias_info.is_write
     ]
-    return [name for _, name in written], [place for place, _ in written]
-
-
-@functools.cache
-def _is_view(function: Any) -> bool:
-    """Whether the results may share the memory of an argument that it leaves unchanged."""
-    returned = [one.alias_info for one in function._schema.returns]
-    return bool(returned) and all(info and not info.is_write for info in returned)
-
-
-def _map(function: Callable[[Any], Any], nested: Any) -> Any:
-    """Apply `function` to the leaves of nested tuples, lists and dicts."""
-    if isinstance(nested, dict):
-        return {key: _map(function, item) for key, item in nested.items()}
-    if type(nested) in (tuple, list):
-        return type(nested)(_map(function, item) for item in nested)
-    return function(nested)
+    return [name for _, name in written], [position for position, _ in written]
 
 
 def _leaves(nested: Any) -> Iterator[Any]:
@@ -116,22 +200,21 @@ def _depends_on_values(function: Any, arguments: tuple[Any, ...]) -> bool:
     """Whether the shape of the result, or what Python reads, follows from values of tensors."""
     if function is _aten.index.Tensor:
         return any(index is not None and index.dtype in _MASKS for index in arguments[1])
-    return function not in _ALIASES and not _REFUSED.isdisjoint(function.tags)
-
-
-def _numbers(nested: Any) -> list[int]:
-    return [leaf.number for leaf in _leaves(nested) if isinstance(leaf, _Value)]
+    return function not in ALIASES and not _REFUSED_TAGS.isdisjoint(function.tags)
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operation of this thread, below autograd, while it is active."""
+    """Notes every operation of this thread, below autograd, while it is active.
+
+    What it cannot note it only lets happen: the function that is recorded runs once, to its end.
+    """
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        # All of them are held, so that no two ever have the same identity or memory.
         self.tensors: list[torch.Tensor] = []
-        self.operations: list[_Operation] = []
+        self.operations: list[Operation] = []
         self.literals: set[int] = set()
+        self.refusal: NotRecordable | None = None
         self._numbers: dict[int, int] = {}
         for tensor in known:
             self._add(tensor)
@@ -145,27 +228,50 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keywords: dict[str, Any] | None = None,
     ) -> Any:
         keywords = keywords or {}
-        if function.namespace == "profiler":
-            return function(*arguments, **keywords)
+        if self.refusal is None and function.namespace != "profiler":
+            try:
+                return self._call(function, arguments, keywords)
+            except NotRecordable as refusal:
+                self._refuse(refusal)
+        return function(*arguments, **keywords)
+
+    def _call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Do an operation and note it.
+
+        Raises
+        ------
+        NotRecordable
+            Before anything is done.
+        """
+        if len(self.operations) == _MOST_OPERATIONS:
+            raise NotRecordable(f"it has more than {_MOST_OPERATIONS} operations")
         if function is _aten.lift_fresh.default:
             # Python numbers became a tensor, of which every replay is to have its own copy.
             literal = arguments[0].clone()
             self.literals.add(self._add(literal).number)
             function, arguments = _aten.clone.default, (literal,)
-        if len(self.operations) == _MOST_OPERATIONS:
-            raise NotRecordable(f"it has more than {_MOST_OPERATIONS} operations")
-        seen = _map(self.place, (arguments, keywords))
-        if function in _TURNS and seen[0][0].number >= self.n_known:
+        places, named_places = map_nested(self.place, (arguments, keywords))
+        if function in _OUT_OF_PLACE and places[0].number >= self.n_known:
             outputs = function(*arguments, **keywords)
             del self._numbers[id(outputs)]
-            function = _TURNS[function]
+            function = _OUT_OF_PLACE[function]
         elif function.namespace in _NAMESPACES and not _depends_on_values(function, arguments):
             outputs = function(*arguments, **keywords)
         else:
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
-        given, named = seen
-        self.operations.append(_Operation(function, given, named, _map(self._add, outputs)))
+        for tensor in _leaves(outputs):
+            if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
+                self._refuse(NotRecordable(f"it makes a tensor of layout {tensor.layout}"))
+                return outputs
+        output_places = map_nested(self._add, outputs)
+        self.operations.append(Operation(function, places, named_places, output_places))
         return outputs
+
+    def _refuse(self, refusal: NotRecordable) -> None:
+        self.refusal = refusal
+        # Nobody needs these any more.
+        self.operations.clear()
+        self.tensors.clear()
 
     def place(self, leaf: Any) -> Any:
         """The place of a tensor that is known; anything else as it is."""
@@ -173,14 +279,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return leaf
         if id(leaf) not in self._numbers:
             raise NotRecordable("it uses a tensor that is neither given nor the module's own")
-        return _Value(self._numbers[id(leaf)])
+        return TensorPlace(self._numbers[id(leaf)])
 
     def _add(self, leaf: Any) -> Any:
         if not isinstance(leaf, torch.Tensor):
             return leaf
-        if leaf.layout is not torch.strided:
-            raise NotRecordable(f"it makes a tensor of layout {leaf.layout}")
         number = self._numbers.setdefault(id(leaf), len(self.tensors))
         if number == len(self.tensors):
             self.tensors.append(leaf)
-        return _Value(number)
+        return TensorPlace(number)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import torch
@@ -13,94 +13,129 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from easyclf.data import Batch
 from easyclf.nested import Tensors, apply, tensors_of
-from easyclf.tape.compiler import record
+from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
 from easyclf.tape.purity import CodeReading
-from easyclf.tape.recorder import NotRecordable, Tape
+from easyclf.tape.recorder import NotRecordable, record
+from easyclf.tape.updates import Update
 
 _log = logging.getLogger("easyclf")
 # A tape is made for a shape that came this often and will come so much more often: to make and
-# to try it takes as long as it saves in some twenty steps.
+# to try it takes as long as it saves in some twenty steps (`python -m benchmarks`, digits).
 _SEEN, _WORTHWHILE = 5, 64
 # The time of modules with more weights goes into arithmetic.
 _MOST_WEIGHTS = 2**24
 
 
 class Tapes:
-    """Tapes of a function of a batch, one for each shape that comes often.
-
-    Before a tape is used it is tried: played on the batch that it was made with, it must give
-    what the function gave, and leave buffers and random states as the function left them.
+    """All that one run plays instead of computing it as it is written.
 
     Parameters
     ----------
     module : nn.Module
-        The module that the function calls.
+        The module that is trained.
     head : object
-        What else it reads.
-    mode : bool
-        Whether the module has to be in training mode for it.
-    n_calls : int
-        Batches that will come in all; with 0 no tapes are made.
+        What else the functions of batches read: the loss.
+    is_on : bool, default=True
+        False for a run in which everything is computed as it is written.
+    """
+
+    def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
+        self._module, self._head, self._is_on = module, head, is_on
+        self._players: list[Player] = []
+        self._update: Update | None = None
+
+    def of(self, function: Callable[[Batch], Any], *, training: bool, n_calls: int) -> Player:
+        """A player of a function of batches.
+
+        Parameters
+        ----------
+        function : callable
+            `Batch -> tensors and numbers in tuples and lists`, which changes buffers at most.
+        training : bool
+            Whether the module has to be in training mode for it.
+        n_calls : int
+            Batches that will come in all; with 0 no tapes are made.
+        """
+        n_calls = n_calls if self._is_on else 0
+        player = Player(self._module, self._head, function, training=training, n_calls=n_calls)
+        self._players.append(player)
+        return player
+
+    def update_of(self, optimizer: torch.optim.Optimizer) -> Update:
+        """The update that `optimizer.step` would do with some gradients."""
+        if self._update is None or self._update.optimizer is not optimizer:
+            self._update = Update(optimizer)
+        return self._update
+
+    def check(self) -> None:
+        """Forget what depends on something that has changed since: all is looked at anew."""
+        if self._update is not None:
+            self._update.forget()
+        for player in self._players:
+            player.check()
+
+    def forget(self) -> None:
+        """Make all tapes anew."""
+        for player in self._players:
+            player.forget()
+
+
+class Player:
+    """Tapes of one function of batches, one for each shape that comes often.
+
+    Before a tape is used it is tried: played on the batch that it was made with, it must give
+    what the function gave, and leave buffers and random states as the function left them.
     """
 
     def __init__(
         self,
         module: nn.Module,
         head: object,
+        function: Callable[[Batch], Any],
         *,
-        mode: bool,
+        training: bool,
         n_calls: int,
     ) -> None:
-        self._module, self._head, self._mode = module, head, mode
-        self._n_calls = n_calls
-        self._tapes: dict[Any, Tape] = {}
-        self._seen: Counter[Any] = Counter()
+        self._module, self._head, self._function = module, head, function
+        self._training, self._n_calls = training, n_calls
+        self._tapes: dict[Hashable, Tape] = {}
+        self._seen: Counter[Hashable] = Counter()
         self._calls = 0
         self._reading: CodeReading | None = None
 
-    def get(self, batch: Batch, function: Callable[[Batch], Any]) -> Tape | None:
-        """The tape for batches of this shape; without one the module is in the right mode.
+    def play(self, batch: Batch) -> Any:
+        """What the function would return for a batch, or None: then there is no tape for it.
 
-        `function` is always the same: `Batch -> tensors and numbers in tuples`, which changes
-        buffers at most.
+        Parameters
+        ----------
+        batch : Batch
+            With targets. A tape may write to `x` where the function does.
+
+        Returns
+        -------
+        result : tensors and numbers in tuples and lists, or None
+            The memory of the tensors is new. Where a tape is worth its cost the function is
+            called and recorded: the module is in its mode then, and the result is the function's.
         """
-        shape = None
+        if not self._n_calls:
+            return None
         self._calls += 1
-        if self._n_calls:
-            x, y, weight = batch
-            assert y is not None
-            shape = (_shape(x), y.shape, y.dtype, weight is None)
-            tape = self._tapes.get(shape)
-            if tape is not None:
-                return tape
-        if self._module.training is not self._mode:
-            self._module.train(self._mode)
-        if shape is None:
-            return None
+        x, y, weight = batch
+        assert y is not None
+        shape = (_shape(x), y.shape, y.dtype, weight is None)
+        tape = self._tapes.get(shape)
+        if tape is not None:
+            return tape(*batch)
         self._seen[shape] += 1
-        seen = self._seen[shape]
-        expected = self._n_calls * seen / self._calls
-        if seen < _SEEN or expected < seen + _WORTHWHILE:
+        n_seen = self._seen[shape]
+        n_expected = self._n_calls * n_seen / self._calls
+        if n_seen < _SEEN or n_expected < n_seen + _WORTHWHILE:
             return None
-        try:
-            self._tapes[shape], result = self._record(batch, function)
-        except NotRecordable as reason:
-            self._n_calls = 0
-            self._tapes.clear()
-            _log.debug("%s runs as it is: %s.", type(self._module).__name__, reason)
-            return None
-        what = "trained" if self._mode else "evaluated"
-        _log.debug("%s is %s from a tape.", type(self._module).__name__, what)
-        # What the trial gave is what this batch needs; nobody else holds it.
-        results = [result]
-        return lambda *_: results.pop()
+        return self._record(batch, shape)
 
     def check(self) -> None:
-        """Forget the tapes if what they depend on has changed since they were made.
-
-        The module is in the mode that they were made in.
-        """
+        """Forget the tapes if what they depend on has changed since they were made."""
         if self._tapes and self._read() != self._reading:
             self.forget()
 
@@ -116,60 +151,113 @@ class Tapes:
         except NotRecordable:
             return None
 
-    def _record(self, batch: Batch, function: Callable[[Batch], Any]) -> tuple[Tape, Any]:
-        """A tape, and what it gave in its trial, which leaves everything as `function` does."""
+    def _record(self, batch: Batch, shape: Hashable) -> Any:
+        """Call the function, and make a tape of what it does; None if it was not called."""
+        if self._module.training is not self._training:
+            self._module.train(self._training)
+        name = type(self._module).__name__
+        trial = None
+        try:
+            self._reading = self._check_recordable()
+            trial = _Trial(self._function, batch, self._reading.tensors)
+            self._tapes[shape] = trial.find_tape()
+            if self._read() != self._reading:
+                raise NotRecordable("its forward pass changes what it reads")
+        except NotRecordable as reason:
+            self._n_calls = 0
+            self._tapes.clear()
+            _log.debug("%s runs as it is: %s.", name, reason)
+        else:
+            what = "trained" if self._training else "evaluated"
+            _log.debug("%s is %s from a tape.", name, what)
+        return trial and trial.result
+
+    def _check_recordable(self) -> CodeReading:
         if _get_current_dispatch_mode() is not None:
             raise NotRecordable("somebody else watches its operations")
-        self._reading = reading = CodeReading([self._module, self._head])
-        known = reading.tensors
-        if sum(tensor.numel() for tensor in known) > _MOST_WEIGHTS:
+        reading = CodeReading([self._module, self._head])
+        if sum(tensor.numel() for tensor in reading.tensors) > _MOST_WEIGHTS:
             raise NotRecordable("it has so many weights that Python takes little of its time")
+        return reading
+
+
+class _Trial:
+    """One call of a function that is recorded, and tapes that are tried against it.
+
+    The function is called once. Whatever comes of the tapes, the tensors and the generators are
+    left as that call left them.
+
+    Parameters
+    ----------
+    function : callable
+        A function of a batch.
+    batch : Batch
+        What it is called with.
+    known : sequence of Tensor
+        Weights, buffers and constants that it may use.
+
+    Attributes
+    ----------
+    result : tensors and numbers in tuples and lists
+        What the function returned.
+
+    Raises
+    ------
+    NotRecordable
+        If the call failed. Then everything is as it was before, so that it can be done again.
+    """
+
+    def __init__(
+        self, function: Callable[[Batch], Any], batch: Batch, known: Sequence[torch.Tensor]
+    ) -> None:
+        self._is_single = isinstance(batch.x, torch.Tensor)
         # One tensor may be there under two names.
-        x = apply(lambda one: one.view_as(one), batch.x)
-        inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
-        before = _Moment([*known, *inputs])
+        x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
+        self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
+        self._before = _Moment([*known, *self._inputs])
         try:
-            expected, make_tape = record(lambda: function(batch._replace(x=x)), inputs, known)
-            left = _Moment(known)
-            # Where a result is nothing but rounding, another kernel gives something else.
-            for choose in (faster_product, _as_recorded):
-                before.restore()
-                tape = make_tape(choose)
-                found = tape(*inputs)
-                if _is_same([expected, left.values], [found, _state(known)]):
-                    break
-            else:
-                raise NotRecordable("a replay differs from what it does")
-            if self._read() != reading:
-                raise NotRecordable("its forward pass changes what it reads")
+            self.result, self._recording = record(
+                lambda: function(batch._replace(x=x)), self._inputs, known
+            )
         except Exception as error:
-            before.restore()
+            self._before.restore()
             if isinstance(error, NotRecordable):
                 raise
             raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
-        if isinstance(batch.x, torch.Tensor):
-            return tape, found
-        return (lambda x, *rest: tape(*tensors_of(x), *rest)), found
+        self._after = _Moment([*known, *self._inputs])
+
+    def find_tape(self) -> Tape:
+        """A tape that does what the function did."""
+        if isinstance(self._recording, NotRecordable):
+            raise self._recording
+        try:
+            # Where a result is nothing but rounding, another kernel gives something else.
+            for choose in (faster_product, _as_recorded):
+                tape = compile_recording(self._recording, choose)
+                self._before.restore()
+                played = tape(*self._inputs)
+                if _is_same([self.result, self._after.values], [played, self._after.live()]):
+                    break
+            else:
+                raise NotRecordable("a replay differs from what it does")
+        except Exception as error:
+            self._after.restore()
+            if isinstance(error, NotRecordable):
+                raise
+            raise NotRecordable(f"a replay failed with {type(error).__name__}: {error}") from error
+        if self._is_single:
+            return tape
+        return lambda x, *rest: tape(*tensors_of(x), *rest)
 
 
 def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
     """Every operation as it was recorded."""
 
 
-def _shape(x: Tensors) -> Any:
+def _shape(x: Tensors) -> Hashable:
     if isinstance(x, torch.Tensor):
         return (x.shape, x.stride(), x.dtype)
     return tuple(map(_shape, tensors_of(x)))
-
-
-def _cuda_devices(tensors: Sequence[torch.Tensor]) -> list[torch.device]:
-    return list(dict.fromkeys(tensor.device for tensor in tensors if tensor.is_cuda))
-
-
-def _state(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors themselves, and the states of torch's generators."""
-    states = map(torch.cuda.get_rng_state, _cuda_devices(tensors))
-    return [*tensors, torch.get_rng_state(), *states]
 
 
 class _Moment:
@@ -177,7 +265,13 @@ class _Moment:
 
     def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
         self._tensors = tensors
-        self.values = [one.detach().clone() for one in _state(tensors)]
+        self._devices = dict.fromkeys(tensor.device for tensor in tensors if tensor.is_cuda)
+        self.values = [tensor.detach().clone() for tensor in self.live()]
+
+    def live(self) -> list[torch.Tensor]:
+        """The tensors themselves, and the states of the generators as they are now."""
+        states = map(torch.cuda.get_rng_state, self._devices)
+        return [*self._tensors, torch.get_rng_state(), *states]
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -188,7 +282,7 @@ class _Moment:
             if not torch.equal(tensor, value):
                 tensor.copy_(value)
         torch.set_rng_state(next(values))
-        for device, state in zip(_cuda_devices(self._tensors), values, strict=True):
+        for device, state in zip(self._devices, values, strict=True):
             torch.cuda.set_rng_state(state, device)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from easyclf import Estimator
-from easyclf.data import FrameEncoder, refuse_columns
+from easyclf.data.dataframes import FrameEncoder, refuse_columns
 
 
 @pytest.mark.parametrize(

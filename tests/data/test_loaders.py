@@ -12,7 +12,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torch.utils.data import get_worker_info as worker
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.data.datasets import fields_of, shut_down
+from easyclf.data.items import fields_of
+from easyclf.data.workers import shut_down
 from small_dataset import LABELS, ROWS, SETTINGS, Joined, Kind, fit, network
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")

@@ -146,7 +146,6 @@ CHANGES = {
     "an attribute": lambda own: setattr(own, "scale", 3.0),
     "a tuple": lambda own: setattr(own, "sizes", (1, 3)),
     "a new attribute": lambda own: setattr(own, "more", 1),
-    "the mode": lambda own: own.eval(),
     "the mode of a layer": lambda own: own.layer.eval(),
     "a weight": lambda own: setattr(own.layer, "weight", nn.Parameter(torch.ones(2, 2))),
     "the data of a weight": lambda own: setattr(own.layer.weight, "data", torch.ones(2, 2)),
@@ -177,6 +176,13 @@ def test_changes_of_values_are_not_changes():
         own.layer.weight.zero_()
 
     assert CodeReading([own]) == before
+
+
+def test_a_module_may_be_switched_between_its_modes_as_a_whole():
+    own = Configured()
+    before = CodeReading([own])
+
+    assert CodeReading([own.eval()]) == before
 
 
 def test_a_changed_global_is_noticed(monkeypatch):

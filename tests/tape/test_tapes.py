@@ -16,7 +16,9 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
 from easyclf import Callback, EarlyStopping, Estimator, LambdaCallback
-from easyclf.tape import kernels
+from easyclf.data import Batch
+from easyclf.tape import Tapes, kernels
+from easyclf.tape.compiler import compile_recording
 
 RNG = np.random.default_rng(0)
 TABLE = RNG.normal(size=(22, 6)).astype(np.float32)
@@ -750,20 +752,17 @@ def test_an_error_while_recording_leaves_the_fit_as_it_is(monkeypatch, log):
 
 @pytest.mark.parametrize("module", [Net(nn.Dropout(0.3)), InPlace()])
 def test_a_tape_that_gives_something_else_is_not_used(module, monkeypatch, log):
-    from easyclf import capture
-
-    def record(function, inputs, known):
-        result, make_tape = original(function, inputs, known)
-        measured, *rest = result if isinstance(result[0], tuple) else (result,)
+    def compile_wrongly(recording, choose):
+        tape = compile_recording(recording, choose)
 
         def play(*batch):
-            make_tape(capture.faster_product)(*batch)
+            result = tape(*batch)
+            measured, *rest = result if isinstance(result[0], tuple) else (result,)
             return (measured[0] + 1, *measured[1:]), *rest
 
-        return result, lambda choose: play
+        return play
 
-    original = capture.record
-    monkeypatch.setattr(capture, "record", record)
+    monkeypatch.setattr("easyclf.tape.tapes.compile_recording", compile_wrongly)
 
     assert_the_same(module, TABLE, shuffle=False)
 
@@ -830,3 +829,61 @@ def test_several_inputs_are_played_from_a_tape(as_tuple, log):
     assert_near(run("auto"), run(False))
     assert "Joined is trained from a tape." in log()
     assert "Joined is evaluated from a tape." in log()
+
+
+class Calls:
+    """A function of batches that counts its calls, beside the module that it calls."""
+
+    def __init__(self, module):
+        self.module, self.n_calls, self.modes = module, 0, []
+
+    def __call__(self, batch):
+        self.n_calls += 1
+        self.modes.append(self.module.training)
+        return (self.module(batch.x).sum().detach(), 1)
+
+
+def table_batch(n_rows=5):
+    return Batch(torch.from_numpy(TABLE[:n_rows]), torch.from_numpy(LABELS[:n_rows]), None)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_player_records_in_its_mode_and_leaves_the_mode_alone_otherwise(training):
+    module = Net(nn.Tanh()).train(not training)
+    function = Calls(module)
+    player = Tapes(module, None).of(function, training=training, n_calls=10)
+
+    assert player.play(table_batch()) is None
+    assert module.training is not training
+    assert player.play(table_batch()) is not None
+    assert function.modes == [training]
+    module.train(not training)
+    expected = player.play(table_batch())
+    assert module.training is not training
+    assert function.n_calls == 1
+    torch.testing.assert_close(expected, function(table_batch()))
+
+
+def test_a_function_runs_once_where_its_tape_is_not_used(monkeypatch):
+    monkeypatch.setattr(
+        "easyclf.tape.tapes.compile_recording", lambda *_: lambda *_: (torch.zeros(()), 1)
+    )
+    module = Net(nn.BatchNorm1d(8))
+    function = Calls(module)
+    player = Tapes(module, None).of(function, training=True, n_calls=10)
+
+    assert player.play(table_batch()) is None
+    assert player.play(table_batch()) is not None
+
+    assert function.n_calls == 1
+    assert module.middle.num_batches_tracked == 1
+    assert player.play(table_batch()) is None
+
+
+@pytest.mark.parametrize("keywords", [{"is_on": False}, {}])
+def test_a_run_may_have_no_tapes(keywords):
+    module = Net(nn.Tanh())
+    n_calls = 0 if not keywords else 10
+    player = Tapes(module, None, **keywords).of(Calls(module), training=True, n_calls=n_calls)
+
+    assert [player.play(table_batch()) for _ in range(4)] == 4 * [None]

@@ -1,0 +1,47 @@
+"""What stands in for tapes where torch lacks the private names that they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from easyclf.data import Batch
+
+
+class NoTapes:
+    """Tapes that never play: it takes what `Tapes` takes."""
+
+    def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
+        pass
+
+    def of(self, function: Callable[[Batch], Any], *, training: bool, n_calls: int) -> NoPlayer:
+        """A player that never plays."""
+        return NoPlayer()
+
+    def update_of(self, optimizer: torch.optim.Optimizer) -> NoUpdate:
+        """An update that leaves everything to `optimizer.step`."""
+        return NoUpdate()
+
+    def check(self) -> None:
+        """There is nothing that could be out of date."""
+
+    def forget(self) -> None:
+        """There is nothing to forget."""
+
+
+class NoPlayer:
+    """A player without tapes."""
+
+    def play(self, batch: Batch) -> None:
+        """There is no tape for any batch."""
+
+
+class NoUpdate:
+    """An update that only `optimizer.step` can do."""
+
+    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
+        """Nothing was done."""
+        return False
