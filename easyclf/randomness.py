@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-# The random states are the process's: whoever seeds them keeps other threads waiting.
+# The random states belong to the process: a thread that seeds them keeps the others waiting.
 _lock = threading.RLock()
 
 
@@ -26,7 +26,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
-    """A seed below 2**32: `random_state` itself, drawn from it, or from the operating system.
+    """Draw a seed below 2**32: `random_state` itself, from it, or from the operating system.
 
     None does not touch NumPy's global state, as scikit-learn's `check_random_state` would.
     """
@@ -44,7 +44,7 @@ def seed_after(seed: int, epochs: int) -> int:
 
 @contextmanager
 def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator[None]:
-    """Have random states of one's own inside the block, as in `own_states`.
+    """Seed the random states inside the block, as `own_states` does, one thread at a time.
 
     While another thread is in such a block this one waits, so that both are reproducible. With
     `waits=False` it goes on under the other's states: prediction, which hardly ever draws, need
@@ -66,7 +66,7 @@ def own_states(seed: int, device: torch.device) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block, and put their states back after it."""
     accelerator = {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    own = accelerator.get_rng_state() if accelerator else None
+    of_accelerator = accelerator.get_rng_state() if accelerator else None
     try:
         random.seed(seed)
         np.random.seed(seed)
@@ -79,5 +79,5 @@ def own_states(seed: int, device: torch.device) -> Iterator[None]:
         random.setstate(python)
         np.random.set_state(numpy)
         torch.set_rng_state(cpu)
-        if accelerator and own is not None:
-            accelerator.set_rng_state(own)
+        if accelerator and of_accelerator is not None:
+            accelerator.set_rng_state(of_accelerator)

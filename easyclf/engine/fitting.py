@@ -33,6 +33,16 @@ from easyclf.targets import TargetEncoder, class_weights
 _PROBED_ROWS = 3
 # Rows in a batch of a stream that does not say how many it has.
 _STREAMED_ROWS = 128
+# A lazy one becomes one of the others only when it has seen rows.
+_BATCH_NORMALIZATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
+    nn.SyncBatchNorm,
+)
 _MEASURED = ("loss", "accuracy")
 
 
@@ -239,7 +249,7 @@ def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int | None) -> int:
 
     Batch normalization cannot take the deviation of one row.
     """
-    if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
+    if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
         return 1
     if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
         raise ValueError(
