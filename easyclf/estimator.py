@@ -442,7 +442,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
-            column is the probability of its label.
+            column is the probability of its label. To rank what is rounded to 1.0, use
+            `predict_log_proba` or `decision_function`.
         """
         outputs, fitted = self._outputs(X)
         return fitted.head.probabilities(outputs).numpy()
@@ -458,7 +459,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`.
+            In the order of `classes_`. They rank as `predict_proba` does, and also rank what is
+            rounded to 0 or 1 there.
         """
         outputs, fitted = self._outputs(X)
         return fitted.head.log_probabilities(outputs.double()).numpy()
