@@ -221,17 +221,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     ) -> None:
         self.module = module
         self.loss = loss
-        self.optimizer = optimizer
-        self.lr = lr
-        self.epochs = epochs
-        self.batch_size = batch_size
+        self.optimizer, self.lr = optimizer, lr
+        self.epochs, self.batch_size = epochs, batch_size
         self.shuffle = shuffle
         self.validation_split = validation_split
         self.callbacks = callbacks
         self.class_weight = class_weight
         self.classes = classes
-        self.preprocess = preprocess
-        self.augment = augment
+        self.preprocess, self.augment = preprocess, augment
         self.cache = cache
         self.freeze = freeze
         self.device = device
@@ -425,7 +422,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
-            column is the probability of its label.
+            column is the probability of its label. To rank what is rounded to 1.0, use
+            `predict_log_proba` or `decision_function`.
         """
         fitted, outputs = self._outputs(X)
         return fitted.head.probabilities(outputs).numpy()
@@ -440,7 +438,8 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`.
+            In the order of `classes_`. They rank as `predict_proba` does, and also rank what is
+            rounded to 0 or 1 there.
         """
         fitted, outputs = self._outputs(X)
         return fitted.head.log_probabilities(outputs.double()).numpy()

@@ -18,6 +18,24 @@ if TYPE_CHECKING:
 Row = dict[str, float]
 
 
+def is_better_higher(name: str) -> bool:
+    """Tell from the name of a quantity whether more of it is better, as Keras does.
+
+    Raises
+    ------
+    ValueError
+        If the name does not say it.
+    """
+    if any(word in name for word in ("loss", "error", "seconds")):
+        return False
+    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
+        return True
+    raise ValueError(
+        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
+        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
+    )
+
+
 class History:
     """The quantities of every epoch, in Keras's names.
 
@@ -144,8 +162,8 @@ class History:
         """
         plt = import_optional("matplotlib.pyplot", needed_by="History.plot")
         if axes is None:
-            _, made = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-            axes = (made[0], made[1])
+            _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+            axes = (left, right)
         epochs = self["epoch"]
         for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             marker = "o" if len(self) == 1 else None
@@ -216,15 +234,3 @@ def _format(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
-
-
-def is_better_higher(name: str) -> bool:
-    """Whether more of the quantity `name` is better: known from its name, as in Keras."""
-    if any(word in name for word in ("loss", "error", "seconds")):
-        return False
-    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
-        return True
-    raise ValueError(
-        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
-        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
-    )

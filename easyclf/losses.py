@@ -26,7 +26,7 @@ _LOSSES: dict[str, type[nn.Module]] = {
 # The logarithm that `BCELoss` never goes below.
 SMALLEST_LOG = -100.0
 # Columns that do not fill a vector of the CPU's instructions, and rows that pay for a transpose:
-# `python -m benchmarks.narrow_softmax` finds them again.
+# `python -m benchmarks.layouts` finds them again.
 _NARROW, _MANY_ROWS = 16, 64
 
 

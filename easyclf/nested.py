@@ -12,42 +12,42 @@ Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
 
 
 def call(forward: Callable[..., Any], x: Tensors) -> Any:
-    """What `forward` returns for one input, or for several."""
+    """Call `forward` with one input, or with several by name or by place."""
     if isinstance(x, torch.Tensor):
         return forward(x)
     return forward(**x) if isinstance(x, dict) else forward(*x)
 
 
 def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
-    """`function` of an input, or of each of several, in their structure."""
+    """Call `function` with an input, or with each of several, and keep their structure."""
     if isinstance(x, torch.Tensor):
         return function(x)
     if isinstance(x, dict):
-        return {name: function(one) for name, one in x.items()}
-    return tuple(function(one) for one in x)
+        return {name: function(tensor) for name, tensor in x.items()}
+    return tuple(function(tensor) for tensor in x)
 
 
 def like(x: Tensors, tensors: Sequence[torch.Tensor]) -> Tensors:
-    """Other tensors in the structure of some inputs."""
+    """Put other tensors into the structure of the inputs `x`."""
     if isinstance(x, torch.Tensor):
         return tensors[0]
     return dict(zip(x, tensors, strict=True)) if isinstance(x, dict) else tuple(tensors)
 
 
 def named_tensors(x: Tensors) -> list[tuple[Any, torch.Tensor]]:
-    """The inputs with their names or places; the only one is called None."""
+    """List the inputs with their names or places; the only one is called None."""
     if isinstance(x, torch.Tensor):
         return [(None, x)]
     return list(x.items() if isinstance(x, dict) else enumerate(x))
 
 
 def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
-    """The inputs, whatever they are called."""
+    """List the inputs without their names."""
     if isinstance(x, torch.Tensor):
         return (x,)
     return tuple(x.values()) if isinstance(x, dict) else x
 
 
 def first_of(x: Tensors) -> torch.Tensor:
-    """The first of several inputs, or the only one."""
+    """Take the first of several inputs, or the only one."""
     return x if isinstance(x, torch.Tensor) else tensors_of(x)[0]

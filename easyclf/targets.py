@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -18,7 +19,19 @@ Labels = NDArray[Any]
 
 
 def read_labels(y: Any, name: str = "y") -> Labels:
-    """The labels as a NumPy array of one column, or of one 0/1 column a label (multilabel).
+    """Read labels into NumPy.
+
+    Parameters
+    ----------
+    y : array-like, tensor, frame or sparse matrix of shape (n_rows,), (n_rows, 1) or more columns
+        Classes, or one 0/1 column for each label (multilabel).
+    name : str, default="y"
+        What the errors call it.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+        Multilabel: int64. It may share the memory of `y`.
 
     Raises
     ------
@@ -61,11 +74,8 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         missing = ~np.isfinite(labels)
         words = "NaN" if np.isnan(labels).any() else "infinity"
     elif labels.dtype == object:
-        # NaN and NaT differ from themselves; pandas' NA refuses to say.
-        missing = np.array(
-            [v is None or type(v).__name__ in ("NAType", "NaTType") or v != v for v in labels.flat],
-            dtype=bool,
-        ).reshape(labels.shape)
+        missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool)
+        missing = missing.reshape(labels.shape)
         words = "NaN"
     else:
         return
@@ -77,15 +87,25 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         )
 
 
+def _is_missing(label: object) -> bool:
+    """Tell whether one label is None, NaN, or what pandas takes for missing."""
+    if label is None:
+        return True
+    pandas = sys.modules.get("pandas")  # without it there is no NA of its own
+    if pandas is not None and (label is pandas.NA or label is pandas.NaT):
+        return True
+    return bool(label != label)  # as NaN, and NumPy's NaT, alone
+
+
 def _check_objects(labels: Labels, name: str) -> None:
-    """Refuse missing labels, and such as [1, "1"], which have no order."""
+    """Refuse missing labels, and labels that have no order, as 1 and "1"."""
     _check_none_missing(labels, name)
-    first: dict[type, Any] = {}
+    examples: dict[type, Any] = {}
     for value in labels.flat:
-        kind = str if isinstance(value, str) else bytes if isinstance(value, bytes) else object
-        first.setdefault(kind, value)
-    if len(first) > 1:
-        shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in first.values())
+        text_types = [text for text in (str, bytes) if isinstance(value, text)]
+        examples.setdefault(text_types[0] if text_types else object, value)
+    if len(examples) > 1:
+        shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in examples.values())
         raise ValueError(f"`{name}` has labels of mixed types: {shown}; give all of them one type.")
 
 
@@ -116,8 +136,8 @@ class TargetEncoder:
             return self
         from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
 
-        known = read_labels(classes, "classes") if classes is not None else labels
-        self._encoder = LabelEncoder().fit(known)
+        seen = read_labels(classes, "classes") if classes is not None else labels
+        self._encoder = LabelEncoder().fit(seen)
         self.classes_ = self._encoder.classes_
         if len(self.classes_) < 2:
             raise ValueError(
@@ -127,7 +147,25 @@ class TargetEncoder:
         return self
 
     def transform(self, labels: Labels, name: str = "y") -> NDArray[Any]:
-        """Codes (int64) of classes, or the indicator (int64) of labels, in the fitted order."""
+        """Turn labels into codes.
+
+        Parameters
+        ----------
+        labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+            As `read_labels` gives them.
+        name : str, default="y"
+            What the errors call them.
+
+        Returns
+        -------
+        codes : ndarray of the shape of `labels`, int64
+            Places of classes in `classes_`, or the indicator itself. It may be `labels`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not that of training, or a label is none of the classes.
+        """
         if (labels.ndim == 2) != self.is_multilabel or (
             self.is_multilabel and labels.shape[1] != len(self.classes_)
         ):
@@ -142,9 +180,9 @@ class TargetEncoder:
             unknown = labels[(labels < 0) | (labels >= len(self.classes_))]
             codes: NDArray[Any] = labels.astype(np.int64, copy=False)
         else:
-            seen = np.isin(labels, self.classes_)
-            unknown = labels[~seen]
-            codes = self._encoder.transform(labels) if seen.all() else labels
+            is_class = np.isin(labels, self.classes_)
+            unknown = labels[~is_class]
+            codes = self._encoder.transform(labels) if is_class.all() else labels
         if len(unknown):
             raise ValueError(
                 f"`{name}` has labels that are not among the training classes: "
@@ -154,7 +192,10 @@ class TargetEncoder:
         return codes
 
     def transform_tensor(self, labels: Any) -> torch.Tensor:
-        """`transform` for a batch that a DataLoader yields."""
+        """Turn labels of a batch of a DataLoader, of shape (n_rows,) or more, into codes (int64).
+
+        The codes may share the memory of `labels`.
+        """
         is_plain = isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.is_cpu
         if is_plain and labels.dtype == torch.int64 and self.classes_.dtype == np.int64:
             # What is below takes longer than a small module's step.
@@ -168,7 +209,28 @@ class TargetEncoder:
 def class_weights(
     class_weight: Mapping[Any, float] | str | None, encoder: TargetEncoder, codes: Labels | None
 ) -> torch.Tensor | None:
-    """One weight a class, by scikit-learn's rules: "balanced", or a dict of classes."""
+    """Compute one weight for each class, by scikit-learn's rules.
+
+    Parameters
+    ----------
+    class_weight : mapping, "balanced" or None
+        As in `Estimator`.
+    encoder : TargetEncoder
+        The classes.
+    codes : ndarray of shape (n_rows,) or None
+        Codes of the training rows, where they are known; "balanced" needs them.
+
+    Returns
+    -------
+    weights : Tensor of shape (n_classes,), float64, or None
+        None without `class_weight`.
+
+    Raises
+    ------
+    ValueError
+        If the target is multilabel, a class is unknown, a weight is not a number of at least 0,
+        or no row has weight.
+    """
     if class_weight is None:
         return None
     if encoder.is_multilabel:
@@ -183,15 +245,15 @@ def class_weights(
         weights = np.ones(len(classes))
         weights[present] = compute_class_weight(class_weight, classes=present, y=codes)
         return torch.from_numpy(weights)
-    known = classes.tolist()
-    unknown = [key for key in class_weight if key not in known]
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
     wrong = {k: w for k, w in class_weight.items() if not (isinstance(w, Real) and 0 <= w < np.inf)}
     if unknown or wrong:
         raise ValueError(
             f"`class_weight` has {'unknown classes' if unknown else 'negative or infinite weights'}"
-            f" {unknown or wrong}; expected weights of at least 0 for some of {known}."
+            f" {unknown or wrong}; expected weights of at least 0 for some of {labels}."
         )
-    weights = np.array([dict(class_weight).get(label, 1.0) for label in known], dtype=float)
+    weights = np.array([dict(class_weight).get(label, 1.0) for label in labels], dtype=float)
     if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
     return torch.from_numpy(weights)

@@ -35,11 +35,15 @@ from easyclf.targets import TargetEncoder, class_weights
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
 _MEASURED = ("loss", "accuracy")
-# Layers that take the deviation of the rows of a batch.
+# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
+# when it has seen rows.
 _BATCH_NORMALIZATIONS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
     nn.BatchNorm3d,
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
     nn.SyncBatchNorm,
 )
 
