@@ -27,8 +27,8 @@ from easyclf.data.workers import iterate
 
 # Rows that are read to see whether a dataset yields the labels that it carries.
 _COMPARED_ROWS = 20
-# Items of a stream that are looked at together: as many as are ever asked for.
-_STREAM_ITEMS = 4
+# Items that are kept: as many as are ever asked for. Those of a stream are read together.
+KEPT_ITEMS = 4
 # What labels and names of classes are kept in.
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
@@ -166,7 +166,7 @@ class FirstLook:
 
     @functools.cached_property
     def _stream_items(self) -> list[Any]:
-        items = list(islice(self.dataset, _STREAM_ITEMS))
+        items = list(islice(self.dataset, KEPT_ITEMS))
         if not items:
             raise no_rows(self.dataset)
         return items
@@ -178,8 +178,10 @@ class FirstLook:
         return self._items[row]
 
     def label(self, row: int) -> Any:
-        """Give the label of a row of a map-style dataset; only the label is kept."""
-        if row not in self.labels:
+        """Give the label of a row of a map-style dataset, and keep it."""
+        if row < KEPT_ITEMS:
+            self._item(row)
+        elif row not in self.labels:
             self.labels[row] = fields_of(read_item(self.dataset, row)).y
         return self.labels[row]
 
