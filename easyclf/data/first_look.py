@@ -33,7 +33,7 @@ KEPT_ITEMS = 4
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
 
-def is_dataset(X: Any) -> bool:
+def is_dataset(X: object) -> bool:
     """Whether `X` is a Dataset or a DataLoader, which hold their labels themselves.
 
     So is an object that reads several items at once and says what they consist of, as the
@@ -43,12 +43,12 @@ def is_dataset(X: Any) -> bool:
     return isinstance(X, (Dataset, DataLoader)) or is_foreign
 
 
-def is_loader(X: Any) -> bool:
+def is_loader(X: object) -> bool:
     """Whether `X` is a DataLoader of the user's."""
     return isinstance(X, DataLoader)
 
 
-def is_stream(X: Any) -> bool:
+def is_stream(X: object) -> bool:
     """Whether `X` is a dataset, or a loader of one, whose rows only come one after the other."""
     dataset = dataset_of(X)
     return is_dataset(X) and (
@@ -259,7 +259,7 @@ def _label_lists(dataset: Any) -> Iterable[Any]:
     return candidates
 
 
-def class_names(X: Any) -> list[str] | None:
+def class_names(X: object) -> list[str] | None:
     """Look up the names that a torchvision dataset gives its classes."""
     dataset = dataset_of(X)
     while isinstance(dataset, (Subset, ConcatDataset)):
