@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from easyclf.data.first_look import FirstLook, is_loader
+from easyclf.data.first_look import KEPT_ITEMS, FirstLook, is_loader
 from easyclf.data.items import (
     Fields,
     batch_fields,
@@ -33,8 +33,6 @@ from easyclf.randomness import own_states
 
 # Rows that are read into one batch.
 _AT_ONCE = 256
-# Rows that are read twice, to see whether they are the same each time.
-_COMPARED_ROWS = 4
 # Part of the free memory that a cache may take.
 _CACHED_FRACTION = 0.8
 # Seconds that reading must take before processes are worth their start, and the rows that tell.
@@ -60,6 +58,8 @@ def dataset_labels(look: FirstLook) -> NDArray[Any]:
         return _labels_of_batches(look)
     n_rows = look.n_rows
     assert n_rows is not None
+    for row in range(min(KEPT_ITEMS, n_rows)):
+        look.label(row)
     _refuse_missing(look, look.labels)
     unread = [row for row in range(n_rows) if row not in look.labels]
     # Pictures need not be put side by side to read their labels.
@@ -114,7 +114,7 @@ def cached(look: FirstLook) -> Fields:
     _check_cacheable(look)
     n_rows = look.n_rows
     assert n_rows is not None
-    first = look.first(_COMPARED_ROWS)
+    first = look.first(KEPT_ITEMS)
     # Stacked, rows of several dtypes would become one: the first row says which is meant.
     row = look.first(1).x
     _check_memory(n_rows, row)
@@ -164,7 +164,7 @@ def _check_cacheable(look: FirstLook) -> None:
             f"`cache` is True, but X is a {type(look.X).__name__}, whose rows come as it pleases; "
             "pass a map-style Dataset."
         )
-    first = look.first(_COMPARED_ROWS).x
+    first = look.first(KEPT_ITEMS).x
     if isinstance(first, torch.Tensor) and first.ndim == 1:
         raise ValueError(
             "`cache` is True, but X yields single numbers; yield tensors of shape (1,)."

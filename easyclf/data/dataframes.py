@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -24,10 +24,12 @@ from easyclf.data.tensors import read_array, rows_of_tensor
 # A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
 _MISSING = "(missing)"
+# A pandas or polars frame: neither package need be installed, so neither has its types here.
+Frame: TypeAlias = Any
 _NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
 
 
-def is_frame(X: Any) -> bool:
+def is_frame(X: object) -> bool:
     """Whether `X` is a pandas or polars frame."""
     return hasattr(X, "columns") and hasattr(X, "dtypes")
 
@@ -70,14 +72,14 @@ def _rows_that_count(X: Any, sample_weight: Any) -> Any:
     return _safe_indexing(X, np.flatnonzero(weight != 0))
 
 
-def _is_sparse_frame(frame: Any) -> bool:
+def _is_sparse_frame(frame: Frame) -> bool:
     """Whether all columns of a pandas frame are sparse: scikit-learn makes a matrix of it."""
     return hasattr(frame, "sparse") and all(
         str(dtype).startswith("Sparse") for dtype in frame.dtypes
     )
 
 
-def refuse_columns(frame: Any, advice: str = "") -> None:
+def refuse_columns(frame: Frame, advice: str = "") -> None:
     """Refuse a pandas or polars frame with text, dates or categories, naming the columns.
 
     `advice` is added to the error.
@@ -96,7 +98,7 @@ def refuse_columns(frame: Any, advice: str = "") -> None:
         )
 
 
-def _columns(frame: Any) -> Iterator[tuple[int, Any, Any]]:
+def _columns(frame: Frame) -> Iterator[tuple[int, Any, Any]]:
     for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
         yield position, name, dtype
 
@@ -108,7 +110,7 @@ def _shown(columns: dict[str, str]) -> str:
     return ", ".join(names)
 
 
-def _is_numeric(dtype: Any) -> bool:
+def _is_numeric(dtype: object) -> bool:
     if hasattr(dtype, "is_numeric"):  # polars
         return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
     # pandas: NumPy's dtypes and the nullable ones have a kind; `numpy_dtype` is their content.
@@ -119,14 +121,14 @@ def _is_numeric(dtype: Any) -> bool:
     )
 
 
-def _holds_numbers(frame: Any, position: int, dtype: Any) -> bool:
+def _holds_numbers(frame: Frame, position: int, dtype: object) -> bool:
     """Whether an object column of pandas may be numbers: scikit-learn's conversion finds out."""
     if str(dtype) != "object":
         return False
     return not any(isinstance(value, (str, bytes)) for value in frame.iloc[:, position])
 
 
-def _is_category(dtype: Any) -> bool:
+def _is_category(dtype: object) -> bool:
     """Whether a column that is not numeric holds text or categories, and not dates or lists."""
     if hasattr(dtype, "is_numeric"):
         return str(dtype).partition("(")[0] in ("String", "Utf8", "Categorical", "Enum", "Object")
@@ -142,7 +144,7 @@ class FrameEncoder:
     """
 
     @staticmethod
-    def is_needed(frame: Any) -> bool:
+    def is_needed(frame: Frame) -> bool:
         """Whether a frame has anything but numbers."""
         if not is_frame(frame) or not len(frame):
             return False
@@ -152,7 +154,7 @@ class FrameEncoder:
             if not str(dtype).startswith("complex")
         )
 
-    def fit(self, frame: Any) -> FrameEncoder:
+    def fit(self, frame: Frame) -> FrameEncoder:
         """Learn the medians and the categories.
 
         Raises
@@ -198,7 +200,7 @@ class FrameEncoder:
             self._encoder.fit(categories)
         return self
 
-    def transform(self, frame: Any) -> NDArray[np.float64]:
+    def transform(self, frame: Frame) -> NDArray[np.float64]:
         """Make numbers of a frame, of shape (n_rows, n_columns); the memory is new."""
         numbers, categories = self._parts(frame)
         parts = []
@@ -208,7 +210,7 @@ class FrameEncoder:
             parts.append(self._encoder.transform(categories))
         return np.hstack(parts)
 
-    def _parts(self, frame: Any) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _parts(self, frame: Frame) -> tuple[NDArray[Any], NDArray[Any]]:
         """The columns of numbers, with NaN for gaps, and those of categories, as text."""
         numbers, categories = [], []
         for (position, name, dtype), is_category in zip(
@@ -236,11 +238,11 @@ class FrameEncoder:
         )
 
 
-def _series(frame: Any, position: int) -> Any:
+def _series(frame: Frame, position: int) -> Any:
     return frame.iloc[:, position] if hasattr(frame, "iloc") else frame.to_series(position)
 
 
-def _numbers(frame: Any, position: int) -> NDArray[np.float64]:
+def _numbers(frame: Frame, position: int) -> NDArray[np.float64]:
     """A column of numbers as float64, with NaN for gaps."""
     series = _series(frame, position)
     if hasattr(frame, "iloc"):
@@ -253,24 +255,24 @@ def _numbers(frame: Any, position: int) -> NDArray[np.float64]:
     return np.asarray(series.cast(Float64).to_numpy(), dtype=np.float64)
 
 
-def _is_text_or_numbers(frame: Any, position: int) -> bool:
+def _is_text_or_numbers(frame: Frame, position: int) -> bool:
     """Whether an object column holds text, or else numbers, and nothing else but gaps."""
     return _are_all(_TEXT, frame, position) or _are_all(_NUMBERS, frame, position)
 
 
-def _are_all(kinds: tuple[type, ...], frame: Any, position: int) -> bool:
+def _are_all(kinds: tuple[type, ...], frame: Frame, position: int) -> bool:
     values = _series(frame, position)
     return all(isinstance(value, kinds) for value in values if not _is_missing(value))
 
 
-def _texts(frame: Any, position: int) -> NDArray[Any]:
+def _texts(frame: Frame, position: int) -> NDArray[Any]:
     """A column of categories as text, in which equal numbers are equal whatever their type."""
     series = _series(frame, position)
     values = series.astype(object) if hasattr(frame, "iloc") else series.to_list()
     return np.asarray([_category(value) for value in values], dtype=object)
 
 
-def _category(value: Any) -> str:
+def _category(value: object) -> str:
     if _is_missing(value):
         return _MISSING
     if isinstance(value, Real) and not isinstance(value, bool):
@@ -278,7 +280,7 @@ def _category(value: Any) -> str:
     return str(value)
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(value, float) and value != value

@@ -27,13 +27,13 @@ from easyclf.data.workers import iterate
 
 # Rows that are read to see whether a dataset yields the labels that it carries.
 _COMPARED_ROWS = 20
-# Items of a stream that are looked at together: as many as are ever asked for.
-_STREAM_ITEMS = 4
+# Items that are kept: as many as are ever asked for. Those of a stream are read together.
+KEPT_ITEMS = 4
 # What labels and names of classes are kept in.
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
 
-def is_dataset(X: Any) -> bool:
+def is_dataset(X: object) -> bool:
     """Whether `X` is a Dataset or a DataLoader, which hold their labels themselves.
 
     So is an object that reads several items at once and says what they consist of, as the
@@ -43,12 +43,12 @@ def is_dataset(X: Any) -> bool:
     return isinstance(X, (Dataset, DataLoader)) or is_foreign
 
 
-def is_loader(X: Any) -> bool:
+def is_loader(X: object) -> bool:
     """Whether `X` is a DataLoader of the user's."""
     return isinstance(X, DataLoader)
 
 
-def is_stream(X: Any) -> bool:
+def is_stream(X: object) -> bool:
     """Whether `X` is a dataset, or a loader of one, whose rows only come one after the other."""
     dataset = dataset_of(X)
     return is_dataset(X) and (
@@ -166,7 +166,7 @@ class FirstLook:
 
     @functools.cached_property
     def _stream_items(self) -> list[Any]:
-        items = list(islice(self.dataset, _STREAM_ITEMS))
+        items = list(islice(self.dataset, KEPT_ITEMS))
         if not items:
             raise no_rows(self.dataset)
         return items
@@ -178,8 +178,10 @@ class FirstLook:
         return self._items[row]
 
     def label(self, row: int) -> Any:
-        """Give the label of a row of a map-style dataset; only the label is kept."""
-        if row not in self.labels:
+        """Give the label of a row of a map-style dataset, and keep it."""
+        if row < KEPT_ITEMS:
+            self._item(row)
+        elif row not in self.labels:
             self.labels[row] = fields_of(read_item(self.dataset, row)).y
         return self.labels[row]
 
@@ -257,7 +259,7 @@ def _label_lists(dataset: Any) -> Iterable[Any]:
     return candidates
 
 
-def class_names(X: Any) -> list[str] | None:
+def class_names(X: object) -> list[str] | None:
     """Look up the names that a torchvision dataset gives its classes."""
     dataset = dataset_of(X)
     while isinstance(dataset, (Subset, ConcatDataset)):

@@ -85,7 +85,7 @@ def _joined(first: Any, second: Any) -> Any:
     return [*first, *second]
 
 
-def fields_of(item: Any) -> Fields:
+def fields_of(item: object) -> Fields:
     """Find the parts of `x`, `(x, y)`, `(x, y, weight)`, or of a dict with a label in it."""
     if isinstance(item, Mapping):
         inputs = dict(item)
@@ -109,7 +109,7 @@ def _pop(inputs: dict[str, Any], names: Iterable[str]) -> Any:
     return None
 
 
-def batch_fields(batch: Any) -> Fields:
+def batch_fields(batch: object) -> Fields:
     """Find the parts of a collated batch, whose inputs are tensors of shape (n_rows, ...)."""
     fields = fields_of(batch)
     x = tuple(fields.x) if isinstance(fields.x, list) else fields.x
@@ -199,7 +199,7 @@ def other_shape(expected: tuple[int, ...], row: int, shape: tuple[int, ...]) -> 
     )
 
 
-def no_rows(dataset: Any) -> ValueError:
+def no_rows(dataset: object) -> ValueError:
     """Make the error for a dataset without rows."""
     return ValueError(
         f"`X` is a {type(dataset).__name__} with 0 rows (0 sample(s)); at least 1 is required."

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from easyclf.data.dataframes import is_frame, read_frame
 from easyclf.data.datasets import read_dataset
 from easyclf.data.first_look import is_dataset, is_loader, is_stream
@@ -29,6 +27,6 @@ KINDS = (
 )
 
 
-def kind_of(X: Any) -> Kind:
+def kind_of(X: object) -> Kind:
     """Find the kind of X; what is unknown is read as an array, which may refuse it."""
     return next(kind for kind in KINDS if kind.takes(X))

@@ -37,7 +37,7 @@ _OWN_OPTIONS = (
 )
 
 
-def check_options(options: Mapping[str, Any], X: Any) -> None:
+def check_options(options: Mapping[str, Any], X: object) -> None:
     """Refuse `loader__*` that no loader takes, or beside a loader or an array.
 
     Raises

@@ -31,7 +31,7 @@ _MEMORIES = 3
 _WINDOW = max(2**16, mmap.ALLOCATIONGRANULARITY)
 
 
-def is_large_memmap(X: Any) -> bool:
+def is_large_memmap(X: object) -> bool:
     """Whether X is a part of a file that is to stay there."""
     return isinstance(X, np.memmap) and X.nbytes >= LARGE and X.flags.c_contiguous
 

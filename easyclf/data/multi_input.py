@@ -85,7 +85,7 @@ def _n_rows(part: Any) -> int:
     return int(part.shape[0]) if getattr(part, "shape", ()) else len(part)
 
 
-def is_multi_input(X: Any) -> bool:
+def is_multi_input(X: object) -> bool:
     """Whether X is a MultiInput, a mapping, or a tuple with an array in it."""
     is_tuple = isinstance(X, tuple) and any(hasattr(part, "shape") for part in X)
     return is_tuple or isinstance(X, (MultiInput, Mapping))
@@ -99,7 +99,7 @@ def read_multi_input(X: Any, context: ReadContext) -> tuple[TensorRows, RowSchem
     return TensorRows(x), RowSchema(apply(lambda part: tuple(part.shape[1:]), x))
 
 
-def _read_part(part: Any, name: Any, context: ReadContext) -> torch.Tensor:
+def _read_part(part: Any, name: str | int, context: ReadContext) -> torch.Tensor:
     """Make a tensor of one of several inputs."""
     if isinstance(part, torch.Tensor):
         x = detached(part)

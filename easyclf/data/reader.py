@@ -72,7 +72,7 @@ class Reader:
         self.class_names: list[str] | None = None
 
     @staticmethod
-    def carries_labels(X: Any) -> bool:
+    def carries_labels(X: object) -> bool:
         """Whether X yields its labels itself, as a Dataset or a DataLoader does."""
         return kind_of(X).holds_labels
 
@@ -240,7 +240,7 @@ class Reader:
         return rows
 
 
-def _check_given(X: Any, y: Any, sample_weight: Any, name: str) -> None:
+def _check_given(X: object, y: object, sample_weight: object, name: str) -> None:
     """Refuse labels or weights beside a dataset, and arrays without labels."""
     if isinstance(X, Iterator):
         raise TypeError(
@@ -258,7 +258,7 @@ def _check_given(X: Any, y: Any, sample_weight: Any, name: str) -> None:
         )
 
 
-def _unseen_draws(X: Any) -> AbstractContextManager[None]:
+def _unseen_draws(X: object) -> AbstractContextManager[None]:
     """Leave the random states as they are while a dataset, which may draw, is looked at."""
     if kind_of(X).holds_labels:
         return isolated(0, torch.device("cpu"), waits=False)

@@ -93,13 +93,13 @@ class SeededReader(Dataset[Any]):
             )
             raise
 
-    def _check(self, row: int, x: Any) -> None:
+    def _check(self, row: int, x: object) -> None:
         shape = getattr(x, "shape", None)
         if self._shape is not None and shape is not None and tuple(shape) != self._shape:
             raise other_shape(self._shape, row, tuple(shape))
 
 
-def _reads_together(dataset: Any) -> bool:
+def _reads_together(dataset: object) -> bool:
     """Whether a dataset reads several rows at once, and not just one after the other."""
     if isinstance(dataset, Subset):
         return _reads_together(dataset.dataset)

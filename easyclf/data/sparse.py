@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -19,8 +19,11 @@ from easyclf.data.rows import ArrayRows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.nested import Tensors
 
+# A CSR matrix or array: SciPy has no types.
+CSR: TypeAlias = Any
 
-def is_sparse(X: Any) -> bool:
+
+def is_sparse(X: object) -> bool:
     """Whether X is a SciPy sparse matrix or array; those in DOK format are mappings too."""
     return bool(issparse(X))
 
@@ -32,7 +35,7 @@ def read_sparse(X: Any, context: ReadContext) -> tuple[SparseRows, RowSchema]:
     return SparseRows(x), RowSchema(tuple(x.shape[1:]))
 
 
-def check_finite_sparse(x: Any, dtype: torch.dtype) -> None:
+def check_finite_sparse(x: CSR, dtype: torch.dtype) -> None:
     """`check_finite` for a CSR matrix or array."""
     not_finite = find_not_finite(as_tensor(x.data), dtype)
     if not_finite is not None:
@@ -50,7 +53,7 @@ class SparseRows(ArrayRows):
         The inputs, in memory that may be the user's.
     """
 
-    x: Any
+    x: CSR
 
     @property
     def kind_name(self) -> str:
@@ -95,7 +98,7 @@ class SparseSource(Source):
 
     def __init__(
         self,
-        x: Any,
+        x: CSR,
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
         input_format: InputFormat,

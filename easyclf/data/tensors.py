@@ -28,12 +28,12 @@ _RESIDENT_FRACTION = 0.5
 _GATHERED_NUMBERS = 2**16
 
 
-def is_tensor(X: Any) -> bool:
+def is_tensor(X: object) -> bool:
     """Whether X is one tensor."""
     return isinstance(X, torch.Tensor)
 
 
-def is_array_like(X: Any) -> bool:
+def is_array_like(X: object) -> bool:
     """Say yes to anything: scikit-learn finds out whether an array can be made of it."""
     return True
 
@@ -153,7 +153,7 @@ class TensorRows(ArrayRows):
         return TensorSource(x, self._targets(targets), self._weights(input_format), input_format)
 
 
-def _converted(name: Any, x: torch.Tensor, input_format: InputFormat) -> torch.Tensor:
+def _converted(name: str | int | None, x: torch.Tensor, input_format: InputFormat) -> torch.Tensor:
     """Convert rows of shape (n_rows, ...) as the module wants them, once for all batches.
 
     Small integers, such as the pixels of images, are converted a batch at a time, and so are rows

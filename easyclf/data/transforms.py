@@ -143,7 +143,7 @@ def _called(transform: Transform, x: Any, name: str) -> Any:
         raise
 
 
-def _checked(result: Any, batch: Any, name: str) -> Any:
+def _checked(result: object, batch: object, name: str) -> Any:
     """Give the result of a transform, and refuse it if it is not a batch of as many rows."""
     if isinstance(result, torch.Tensor) and isinstance(batch, torch.Tensor):
         if result.ndim == 0 or len(result) != len(batch):

@@ -73,8 +73,7 @@ def test_rows_are_mixed_well_beyond_their_block(X):
 
 def test_the_order_follows_the_seed(X):
     first, second, third = (
-        torch.cat([b.y for b in source(X).batches(64, Order(seed, True))])
-        for seed in (0, 0, 1)
+        torch.cat([b.y for b in source(X).batches(64, Order(seed, True))]) for seed in (0, 0, 1)
     )
 
     assert torch.equal(first, second)
