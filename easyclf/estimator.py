@@ -551,8 +551,9 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     def _check_parameters(self) -> None:
         """Refuse parameters that no data could make right."""
         owner = type(self).__name__
+        if isinstance(self.optimizer, str | torch.optim.Optimizer):
+            resolve_optimizer(self.optimizer)
         allowed.check_values(owner, _CONSTRAINTS, self.get_params(deep=False))
-        resolve_optimizer(self.optimizer)
         check_callbacks(owner, self.callbacks)
 
     def _check_classes(self, y: Any, classes: ArrayLike | None) -> None:

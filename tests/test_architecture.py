@@ -19,8 +19,8 @@ FLOORS = {
         "parameters",
         "targets",
         "decisions",
-        "output_kinds",
         "losses",
+        "output_kinds",
         "heads",
         "mlp",
         "modules",
@@ -91,7 +91,9 @@ def test_a_door_says_what_it_lets_through(folder):
             if isinstance(node, ast.ImportFrom) and node.module == f"easyclf.{folder}":
                 used |= {alias.name for alias in node.names}
 
-    assert used == set(door.__all__), "what a door lets through is what somebody outside needs"
+    let_through = set(vars(door)) - {"annotations", "__builtins__"}
+    assert used <= let_through
+    assert set(door.__all__) <= used, "nobody outside needs these"
 
 
 def test_no_imports_go_in_a_circle():

@@ -11,7 +11,8 @@ from sklearn.base import clone
 from torch import nn
 
 from easyclf import MLP, Estimator
-from easyclf.engine.probing import probe
+from easyclf.data import InputFormat
+from easyclf.engine.probing import probe_module
 from easyclf.modules import build_module
 
 INPUTS = [
@@ -644,7 +645,8 @@ class Counting(nn.Module):
 def test_probe_leaves_buffers_as_they_were(module):
     fresh = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0, "seen": 0}
 
-    probe(module, torch.randn(3, 4))
+    plain = InputFormat(torch.device("cpu"), torch.float32)
+    probe_module(module, torch.randn(3, 4), plain, 3)
 
     for name, buffer in module.named_buffers():
         assert (buffer == fresh[name.split(".")[-1]]).all(), name

@@ -39,6 +39,7 @@ _PLAIN = (
 _TRUSTED = (
     "easyclf.heads",
     "easyclf.losses",
+    "easyclf.output_kinds",
     "easyclf.mlp",
     "torch._C",
     "torch._jit_internal",
@@ -164,7 +165,7 @@ class CodeReading:
             return self._read_builtin(item, name)
         if isinstance(item, weakref.ref):
             return id(item)
-        if type(item).__module__ in ("easyclf.heads", "easyclf.losses"):
+        if type(item).__module__ in ("easyclf.heads", "easyclf.losses", "easyclf.output_kinds"):
             return [id(item), self._read(vars(item), name)]
         raise NotRecordable(f"{name} is a {type(item).__name__}, which may change unnoticed")
 
