@@ -63,7 +63,7 @@ def dataset_labels(look: FirstLook) -> NDArray[Any]:
     _refuse_missing(look, look.labels)
     unread = [row for row in range(n_rows) if row not in look.labels]
     # Pictures need not be put side by side to read their labels.
-    for rows, items in _read_rows(look, unread, list, None, "labels"):
+    for rows, items in _read_rows(look, unread, list, look.fixed_shape, "labels"):
         labels = dict(zip(rows, (fields_of(item).y for item in items), strict=True))
         _refuse_missing(look, labels)
         look.labels.update(labels)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from easyclf.data.dataframes import is_frame, read_frame
+from easyclf.data.dataframes import read_frame
 from easyclf.data.datasets import read_dataset
 from easyclf.data.first_look import is_dataset, is_loader, is_stream
+from easyclf.data.frame_encoder import is_frame
 from easyclf.data.loaders import read_loader
 from easyclf.data.memmap import is_large_memmap, read_memmap
 from easyclf.data.multi_input import is_multi_input, read_multi_input

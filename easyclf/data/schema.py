@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-if TYPE_CHECKING:
-    from easyclf.data.dataframes import FrameEncoder
+from easyclf.data.frame_encoder import FrameEncoder
 
 
 class RowSchema(NamedTuple):
