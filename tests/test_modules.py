@@ -65,6 +65,33 @@ def sizes(module):
     return tuple(tuple(parameter.shape) for parameter in module.parameters())
 
 
+# The default module
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("relu", nn.ReLU), ("Tanh", nn.Tanh), ("logistic", nn.Sigmoid), (nn.Mish, nn.Mish)],
+)
+def test_activation_of_the_default_module(activation, expected, data):
+    clf = fit(None, *data, module__hidden=(5, 4), module__activation=activation)
+
+    assert [type(layer) for layer in clf.module_.layers][1::2] == [expected, expected]
+    assert clf.module_.layers[1] is not clf.module_.layers[3]
+
+
+@pytest.mark.parametrize(
+    ("activation", "error", "words"),
+    [
+        ("rellu", ValueError, "`activation` 'rellu' is unknown; did you mean `relu`"),
+        (nn.ReLU(), TypeError, "`activation` is ReLU.*expected a name or a class"),
+        (3, TypeError, "`activation` is 3; expected a name or a class"),
+    ],
+)
+def test_what_is_no_activation_is_refused(activation, error, words, data):
+    with pytest.raises(error, match=words):
+        fit(None, *data, module__activation=activation)
+
+
 # What a module may be given as
 
 
