@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -116,8 +115,9 @@ class MLP(nn.Module):
         scaler = StandardScaler()
         for x, weight in batches:
             rows = x.detach().flatten(1).double().cpu().numpy()
-            weights = np.ones(len(rows)) if weight is None else weight.double().cpu().numpy()
-            if weights.any():
+            weights = None if weight is None else weight.double().cpu().numpy()
+            # A batch in which nothing counts is an error to scikit-learn.
+            if weights is None or weights.any():
                 scaler.partial_fit(rows, sample_weight=weights)
         mean, variance = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.var_)
         smallest = torch.finfo(self.shift.dtype).eps ** 2 * (variance + mean.square())

@@ -530,6 +530,18 @@ def test_batches_without_weight_play_no_part_in_standardization():
     assert mlp.shift.item() == pytest.approx(-3.5 * mlp.inverse_scale.item())
 
 
+def test_weighted_and_unweighted_batches_standardize_together():
+    rows = torch.arange(12.0)[:, None] ** 2
+    twice = torch.full((6,), 2.0)
+    mixed, repeated = MLP(1, 3), MLP(1, 3)
+
+    mixed.adapt([(rows[:3], None), (rows[3:9], twice), (rows[9:], None)])
+    repeated.adapt([(torch.cat([rows, rows[3:9]]), None)])
+
+    torch.testing.assert_close(mixed.shift, repeated.shift)
+    torch.testing.assert_close(mixed.inverse_scale, repeated.inverse_scale)
+
+
 class Centered(nn.Module):
     """A module of a user's that wants the mean of the training rows."""
 
