@@ -12,9 +12,33 @@ from typing import Any
 _EXTRAS = {"matplotlib": "plot", "pandas": "frames", "polars": "frames"}
 
 
-def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:
-    """Suggest the nearest of the right names, in a clause; a full stop where none is near."""
-    matches = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
+def did_you_mean(
+    name: str,
+    names: Iterable[str],
+    prefix: str = "",
+    *,
+    words: Mapping[str, str] | None = None,
+    nearness: float = 0.6,
+) -> str:
+    """Suggest what to type instead of `name`, in a clause; a full stop where nothing is near.
+
+    Parameters
+    ----------
+    name : str
+        What was typed.
+    names : iterable of str
+        The right names.
+    prefix : str, default=""
+        It is shown before them.
+    words : mapping, default=None
+        One of the tables of `easyclf.vocabulary`, which comes before any near name.
+    nearness : float, default=0.6
+        How alike two names have to be, in [0, 1].
+    """
+    if words and (name in words or name.lower() in words):
+        meaning = words.get(name) or words[name.lower()]
+        return f"; did you mean {meaning}?" if meaning.startswith("`") else f"; {meaning}"
+    matches = difflib.get_close_matches(name, list(names), n=2, cutoff=nearness)
     shown = " or ".join(f"`{prefix}{match}`" for match in matches)
     return f"; did you mean {shown}?" if matches else "."
 

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import torch
 
+from easyclf.checks import did_you_mean
+from easyclf.vocabulary import FOREIGN_DEVICES
+
 
 def usable_devices() -> list[str]:
     """List the devices that this machine has, the fastest first."""
@@ -33,7 +36,9 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"`device` {device!r} is not a device; {expected}") from error
+        advice = did_you_mean(str(device), (), words=FOREIGN_DEVICES)
+        text = f"{advice} E{expected[1:]}" if advice != "." else f"; {expected}"
+        raise ValueError(f"`device` {device!r} is not a device{text}") from error
     same_type = [name for name in usable if torch.device(name).type == resolved.type]
     if not same_type or (resolved.index is not None and resolved.index >= len(same_type)):
         raise ValueError(f"`device` {device!r} is not on this machine; {expected}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from easyclf.checks import did_you_mean, import_optional
+from easyclf.vocabulary import FOREIGN_QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +53,8 @@ class History:
     >>> history.append({"epoch": 2, "loss": 0.5, "val_loss": 0.65})
     >>> len(history), history["loss"].tolist()
     (2, [0.7, 0.5])
+    >>> history[-1:]["val_loss"].tolist(), history[:, "loss"].tolist(), history[-1, "loss"]
+    ([0.65], [0.7, 0.5], 0.5)
     >>> history.best("val_loss")
     {'epoch': 1, 'loss': 0.7, 'val_loss': 0.6}
     """
@@ -67,6 +71,31 @@ class History:
             Quantities and their values.
         """
         self._rows.append(dict(row))
+
+    def add_to_last(self, quantities: Mapping[str, Any]) -> None:
+        """Add to the row of the last epoch what it has not yet: the keys that callbacks made.
+
+        Parameters
+        ----------
+        quantities : mapping of str to number
+            All quantities; tensors of one number are numbers too.
+
+        Raises
+        ------
+        TypeError
+            If one is not a number.
+        """
+        row = self._rows[-1]
+        for name, value in quantities.items():
+            if name in row:
+                continue
+            try:
+                row[name] = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(
+                    f"`state.logs[{name!r}]` is {value!r}; a quantity of the history is "
+                    "one number. Keep other things in an attribute of the callback."
+                ) from error
 
     def __copy__(self) -> History:
         copied = History()
@@ -95,13 +124,34 @@ class History:
     @overload
     def __getitem__(self, name: int) -> Row: ...
 
-    def __getitem__(self, name: str | int) -> NDArray[np.float64] | Row:
+    @overload
+    def __getitem__(self, name: slice) -> History: ...
+
+    @overload
+    def __getitem__(self, name: tuple[slice, str]) -> NDArray[np.float64]: ...
+
+    @overload
+    def __getitem__(self, name: tuple[int, str]) -> float: ...
+
+    def __getitem__(
+        self, name: str | int | slice | tuple[slice | int, str]
+    ) -> NDArray[np.float64] | Row | History | float:
+        if isinstance(name, tuple):
+            # As skorch writes it: `history[:, "loss"]`, `history[-1, "loss"]`.
+            epochs, quantity = name
+            values = self[quantity][epochs]
+            return values if isinstance(epochs, slice) else float(values)
+        if isinstance(name, slice):
+            part = History()
+            part._rows = self._rows[name]
+            return part
         if isinstance(name, int):
             return dict(self._rows[name])
         names = self.keys()
         if name not in names:
             raise KeyError(
-                f"`{name}` is not in the history{did_you_mean(name, names)} It has {names}."
+                f"`{name}` is not in the history"
+                f"{did_you_mean(name, names, words=FOREIGN_QUANTITIES)} It has {names}."
             )
         return np.array([row.get(name, math.nan) for row in self._rows])
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from easyclf.checks import check_keywords, did_you_mean, name_of
+from easyclf.vocabulary import FOREIGN_LOSSES
 
 LossLike = str | type[nn.Module] | Callable[..., torch.Tensor]
 
@@ -243,7 +244,8 @@ def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., tor
     if isinstance(loss, str):
         if loss not in _LOSSES:
             raise ValueError(
-                f"`loss` {loss!r} is unknown{did_you_mean(loss, _LOSSES)} Expected 'auto', one of "
+                f"`loss` {loss!r} is unknown"
+                f"{did_you_mean(loss, _LOSSES, words=FOREIGN_LOSSES)} Expected 'auto', one of "
                 f"{list(_LOSSES)}, an nn.Module or a callable (output, target) -> loss."
             )
         loss = _LOSSES[loss]

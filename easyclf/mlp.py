@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
 from torch import nn
 
+from easyclf.checks import did_you_mean
+
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "swish": nn.SiLU,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "logistic": nn.Sigmoid,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
+
 
 class MLP(nn.Module):
-    """A multilayer perceptron with ReLU that standardizes its inputs: the default module.
+    """A multilayer perceptron that standardizes its inputs: the default module.
 
     Rows of more than one dimension (images) are flattened. The means and scales of the input
     columns are read from the training data at the start of `fit`, with the sample weights, so
@@ -26,6 +40,9 @@ class MLP(nn.Module):
         Width of each hidden layer; `()` makes it a softmax regression.
     dropout : float, default=0.0
         Probability with which a hidden unit is dropped in training.
+    activation : str or callable, default="relu"
+        What follows each hidden layer: "relu", "tanh", "gelu", "silu", "elu", "leaky_relu",
+        "logistic" or "identity", or a class such as `torch.nn.Mish`.
 
     Examples
     --------
@@ -45,12 +62,14 @@ class MLP(nn.Module):
         n_classes: int,
         hidden: Sequence[int] = (128,),
         dropout: float = 0.0,
+        activation: str | Callable[[], nn.Module] = "relu",
     ) -> None:
         super().__init__()
+        make_activation = _activation(activation)
         layers: list[nn.Module] = []
         width = n_features
         for units in hidden:
-            layers += [nn.Linear(width, units), nn.ReLU()]
+            layers += [nn.Linear(width, units), make_activation()]
             if dropout:
                 layers.append(nn.Dropout(dropout))
             width = units
@@ -96,8 +115,9 @@ class MLP(nn.Module):
         scaler = StandardScaler()
         for x, weight in batches:
             rows = x.detach().flatten(1).double().cpu().numpy()
-            weights = np.ones(len(rows)) if weight is None else weight.double().cpu().numpy()
-            if weights.any():
+            weights = None if weight is None else weight.double().cpu().numpy()
+            # A batch in which nothing counts is an error to scikit-learn.
+            if weights is None or weights.any():
                 scaler.partial_fit(rows, sample_weight=weights)
         mean, variance = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.var_)
         smallest = torch.finfo(self.shift.dtype).eps ** 2 * (variance + mean.square())
@@ -105,3 +125,21 @@ class MLP(nn.Module):
         self.inverse_scale.copy_(1 / scale)
         self.shift.copy_(-mean / scale)
         self.is_adapted = True
+
+
+def _activation(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Find the class that a name means."""
+    if not isinstance(activation, str):
+        if isinstance(activation, nn.Module) or not callable(activation):
+            raise TypeError(
+                f"`activation` is {activation!r}; expected a name or a class, such as "
+                "`torch.nn.Tanh`, of which each layer gets one of its own."
+            )
+        return activation
+    if activation.lower() not in _ACTIVATIONS:
+        raise ValueError(
+            f"`activation` {activation!r} is unknown"
+            f"{did_you_mean(activation.lower(), _ACTIVATIONS)} Expected one of "
+            f"{list(_ACTIVATIONS)}, or a class such as `torch.nn.Mish`."
+        )
+    return _ACTIVATIONS[activation.lower()]

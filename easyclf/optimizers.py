@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ _STATE_OF_SETTINGS = (
     ("momentum_buffer", "momentum", "square_avg"),
     ("grad_avg", "centered", "square_avg"),
 )
+# Settings that may be given by patterns of the names of weights, beside `lr`.
+_BY_PATTERN = ("weight_decay", "momentum")
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
@@ -42,13 +46,13 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """Make the optimizer of the weights of `module` that are to be trained.
 
-    A mapping `lr` gives patterns of the names of weights their learning rates; each weight takes
-    that of the first pattern that matches.
+    A mapping `lr`, or a mapping as `weight_decay` or `momentum`, gives patterns of the names of
+    weights their values; each weight takes that of the first pattern that matches.
 
     Raises
     ------
     ValueError
-        If the name is not in `torch.optim`, or a weight has no learning rate.
+        If the name is not in `torch.optim`, or a weight has no value of such a mapping.
     TypeError
         If `optimizer` is a finished optimizer, or does not take one of `keywords`.
     """
@@ -57,10 +61,15 @@ def build_optimizer(
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
     parameters: list[Any] = [weight for weight in module.parameters() if weight.requires_grad]
-    if isinstance(lr, Mapping):
-        parameters = _groups(dict(module.named_parameters()), lr)
-        # What the optimizer shows as its own is that of the first pattern.
-        lr = parameters[0]["lr"]
+    by_pattern = {"lr": lr} | {name: keywords.get(name) for name in _BY_PATTERN}
+    patterns = {name: given for name, given in by_pattern.items() if isinstance(given, Mapping)}
+    if patterns:
+        _check_values(patterns)
+        parameters = _groups(dict(module.named_parameters()), patterns)
+        # What the optimizer shows as its own is that of the first group.
+        shown = {name: parameters[0][name] for name in patterns}
+        lr = shown.pop("lr", lr)
+        arguments |= shown
     is_fixed = isinstance(factory, functools.partial) and "lr" in factory.keywords
     if inspect.isclass(factory) or ("lr" in named and not is_fixed):
         arguments.setdefault("lr", lr)
@@ -104,21 +113,64 @@ def resolve_optimizer(
 
 
 def _groups(
-    weights: Mapping[str, torch.Tensor], rates: Mapping[str, float]
+    weights: Mapping[str, torch.Tensor], patterns: Mapping[str, Mapping[str, float]]
 ) -> list[dict[str, Any]]:
-    """Sort the weights to train by the learning rate that the first matching pattern gives them."""
-    left = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    groups = []
-    for pattern, rate in rates.items():
-        names = [name for name in matching(pattern, weights, "lr") if name in left]
-        if names:
-            groups.append({"params": [left.pop(name) for name in names], "lr": rate})
+    """Sort the weights to train into groups with one value of each setting.
+
+    `patterns` are those of each setting: "lr", "weight_decay". The groups come in the order of
+    the patterns.
+    """
+    trained = [name for name, weight in weights.items() if weight.requires_grad]
+    places = {
+        setting: _places(weights, trained, setting, values) for setting, values in patterns.items()
+    }
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in trained:
+        groups.setdefault(tuple(place[name] for place in places.values()), []).append(name)
+    values_of = {setting: list(values.values()) for setting, values in patterns.items()}
+    return [
+        {
+            "params": [weights[name] for name in groups[key]],
+            **{
+                setting: values_of[setting][place]
+                for setting, place in zip(patterns, key, strict=True)
+            },
+        }
+        for key in sorted(groups)
+    ]
+
+
+def _places(
+    weights: Mapping[str, torch.Tensor],
+    trained: list[str],
+    setting: str,
+    values: Mapping[str, float],
+) -> dict[str, int]:
+    """The place of the first pattern that matches each name."""
+    parameter = setting if setting == "lr" else f"optimizer__{setting}"
+    places: dict[str, int] = {}
+    for place, pattern in enumerate(values):
+        for name in matching(pattern, weights, parameter):
+            places.setdefault(name, place)
+    left = [name for name in trained if name not in places]
     if left:
+        word = "rate" if setting == "lr" else "value"
         raise ValueError(
-            f"`lr` {dict(rates)!r} has no pattern for {len(left)} weight(s), the first of them "
-            f"{next(iter(left))!r}; add '*' with a rate for the others."
+            f"`{parameter}` {dict(values)!r} has no pattern for {len(left)} weight(s), the first "
+            f"of them {left[0]!r}; add '*' with a {word} for the others."
         )
-    return groups
+    return places
+
+
+def _check_values(patterns: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse what torch checks for all weights together only: values below 0 in one group."""
+    for setting in patterns.keys() - {"lr"}:  # the estimator has checked these
+        values = patterns[setting].values()
+        if not values or not all(isinstance(v, Real) and 0 <= v < math.inf for v in values):
+            raise ValueError(
+                f"`optimizer__{setting}` must be a number, or a dict of patterns and numbers of at "
+                f"least 0; got {dict(patterns[setting])!r}."
+            )
 
 
 def _can_fuse(module: nn.Module) -> bool:

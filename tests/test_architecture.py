@@ -11,7 +11,7 @@ import measure_code
 from measure_code import PACKAGE
 
 FLOORS = {
-    "bedrock": ["exceptions", "checks", "constraints", "device", "randomness", "run"],
+    "bedrock": ["exceptions", "checks", "constraints", "vocabulary", "device", "randomness", "run"],
     "ground": [
         "nested",
         "snapshots",

@@ -66,6 +66,33 @@ def sizes(module):
     return tuple(tuple(parameter.shape) for parameter in module.parameters())
 
 
+# The default module
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("relu", nn.ReLU), ("Tanh", nn.Tanh), ("logistic", nn.Sigmoid), (nn.Mish, nn.Mish)],
+)
+def test_activation_of_the_default_module(activation, expected, data):
+    clf = fit(None, *data, module__hidden=(5, 4), module__activation=activation)
+
+    assert [type(layer) for layer in clf.module_.layers][1::2] == [expected, expected]
+    assert clf.module_.layers[1] is not clf.module_.layers[3]
+
+
+@pytest.mark.parametrize(
+    ("activation", "error", "words"),
+    [
+        ("rellu", ValueError, "`activation` 'rellu' is unknown; did you mean `relu`"),
+        (nn.ReLU(), TypeError, "`activation` is ReLU.*expected a name or a class"),
+        (3, TypeError, "`activation` is 3; expected a name or a class"),
+    ],
+)
+def test_what_is_no_activation_is_refused(activation, error, words, data):
+    with pytest.raises(error, match=words):
+        fit(None, *data, module__activation=activation)
+
+
 # What a module may be given as
 
 
@@ -502,6 +529,18 @@ def test_batches_without_weight_play_no_part_in_standardization():
 
     assert mlp.inverse_scale.item() == pytest.approx(1 / rows.std(correction=0).item())
     assert mlp.shift.item() == pytest.approx(-3.5 * mlp.inverse_scale.item())
+
+
+def test_weighted_and_unweighted_batches_standardize_together():
+    rows = torch.arange(12.0)[:, None] ** 2
+    twice = torch.full((6,), 2.0)
+    mixed, repeated = MLP(1, 3), MLP(1, 3)
+
+    mixed.adapt([(rows[:3], None), (rows[3:9], twice), (rows[9:], None)])
+    repeated.adapt([(torch.cat([rows, rows[3:9]]), None)])
+
+    torch.testing.assert_close(mixed.shift, repeated.shift)
+    torch.testing.assert_close(mixed.inverse_scale, repeated.inverse_scale)
 
 
 class Centered(nn.Module):

@@ -135,6 +135,21 @@ def test_kinds_are_known_also_where_torch_calls_its_operations_otherwise(monkeyp
     assert kinds == [SIGMOID, SOFTMAX]
 
 
+@pytest.mark.parametrize("name", ["", "Node"])
+def test_nodes_that_no_longer_tell_their_operation_make_logits_which_values_doubt(
+    monkeypatch, name
+):
+    monkeypatch.setattr(output_kinds, "_operation", lambda node: name)
+    output_kinds._kinds_by_operation.cache_clear()
+    try:
+        kinds = [output_kind(end(logits())) for end in (nn.Sigmoid(), nn.Softmax(1))]
+    finally:
+        output_kinds._kinds_by_operation.cache_clear()
+
+    assert kinds == [LOGITS, LOGITS]
+    assert kind_of_values(logits().softmax(1), other_weights(nn.Softmax(1))) is SOFTMAX
+
+
 # What the values say, where no known operation was the last one
 
 

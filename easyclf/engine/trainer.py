@@ -162,6 +162,7 @@ class Trainer:
         if self._may_change:
             state.module.eval()
         self._hooks.call("on_epoch_end", state)
+        state.history.add_to_last(state.logs)
         interruption.check()
 
     def _train_epoch(self, order: Order, interruption: Interruption) -> RunningMetrics:
