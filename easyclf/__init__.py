@@ -2,9 +2,7 @@
 
 from importlib.metadata import version
 
-from easyclf.callbacks.base import Callback, LambdaCallback
-from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
-from easyclf.callbacks.stopping import EarlyStopping
+from easyclf.callbacks import AccuracyLogger, Callback, EarlyStopping, LambdaCallback, ProgressBar
 from easyclf.data import MultiInput
 from easyclf.estimator import Estimator
 from easyclf.exceptions import TrainingDiverged

@@ -12,20 +12,44 @@ from typing import Any
 _EXTRAS = {"matplotlib": "plot", "pandas": "frames", "polars": "frames"}
 
 
-def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """A clause that suggests the nearest known names, or an empty string."""
-    matches = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+def did_you_mean(
+    name: str,
+    names: Iterable[str],
+    prefix: str = "",
+    *,
+    words: Mapping[str, str] | None = None,
+    nearness: float = 0.6,
+) -> str:
+    """Suggest what to type instead of `name`, in a clause; a full stop where nothing is near.
+
+    Parameters
+    ----------
+    name : str
+        What was typed.
+    names : iterable of str
+        The right names.
+    prefix : str, default=""
+        It is shown before them.
+    words : mapping, default=None
+        One of the tables of `easyclf.vocabulary`, which comes before any near name.
+    nearness : float, default=0.6
+        How alike two names have to be, in [0, 1].
+    """
+    if words and (name in words or name.lower() in words):
+        meaning = words.get(name) or words[name.lower()]
+        return f"; did you mean {meaning}?" if meaning.startswith("`") else f"; {meaning}"
+    matches = difflib.get_close_matches(name, list(names), n=2, cutoff=nearness)
     shown = " or ".join(f"`{prefix}{match}`" for match in matches)
     return f"; did you mean {shown}?" if matches else "."
 
 
 def name_of(target: object) -> str:
-    """The name that a person would call a class, function or object by."""
+    """Give the name by which a person would call a class, function or object."""
     return getattr(target, "__qualname__", None) or type(target).__qualname__
 
 
 def keyword_names(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
-    """The keyword parameters of `target`, and whether it also takes any other keyword."""
+    """Find the keyword parameters of `target`, and whether it takes any other keyword too."""
     parameters = inspect.signature(target).parameters.values()
     named = {
         parameter.name: parameter
@@ -44,7 +68,21 @@ def check_keywords(
 ) -> None:
     """Refuse a keyword that `target` does not take, or the lack of one that it needs.
 
-    `supplied` names the parameters that easyclf itself passes.
+    Parameters
+    ----------
+    target : callable
+        A class or function.
+    keywords : mapping
+        The user's `prefix__*`, without the prefix.
+    prefix : str
+        "module", "optimizer", "loss" or "loader".
+    supplied : iterable of str, default=()
+        Parameters that easyclf itself passes.
+
+    Raises
+    ------
+    TypeError
+        If there is such a keyword.
     """
     named, takes_any = keyword_names(target)
     for keyword in keywords:
@@ -67,7 +105,13 @@ def check_keywords(
 
 
 def import_optional(name: str, needed_by: str) -> ModuleType:
-    """Import an optional package, or say which line installs it."""
+    """Import an optional package.
+
+    Raises
+    ------
+    ImportError
+        If it is not installed; the message has the line that installs it.
+    """
     try:
         return importlib.import_module(name)
     except ImportError as error:

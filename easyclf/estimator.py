@@ -1,28 +1,24 @@
-"""The face: parameters, `fit` and its kin, `predict` and its kin, `score` and `evaluate`."""
+"""The face: parameters, `fit`, `partial_fit`, `predict` and its siblings, `score`, `evaluate`."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import ClassifierMixin
-from sklearn.utils._param_validation import Interval, InvalidParameterError, Options, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from easyclf.callbacks.base import Callback
-from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar, is_watched
-from easyclf.data import Rows, is_dataset, is_loader, is_stream, split_rows
-from easyclf.data.reader import LabelledData, Reader, one_validation
+from easyclf import constraints as allowed
+from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar, check_callbacks, is_watched
+from easyclf.data import Reader
 from easyclf.decisions import cheapest, with_uncertain
-from easyclf.engine.fitted import Fitted
-from easyclf.engine.fitting import PreviousFit, run
+from easyclf.engine import Fitted, FittedAttribute, Fitting, Settings
+from easyclf.exceptions import TrainingDiverged
 from easyclf.history import History
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
@@ -31,12 +27,41 @@ from easyclf.parameters import (
     ForwardedParameters,
     forwarded,
     hide_keywords,
-    is_forwarded,
-    suggestion,
 )
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
-from easyclf.targets import Labels, TargetEncoder, read_labels
+from easyclf.targets import Labels, accuracy, read_labels
+
+_CONSTRAINTS = {
+    "module": [allowed.CALLABLE, allowed.instance(str), allowed.NONE],
+    "loss": [allowed.instance(str), allowed.CALLABLE],
+    "optimizer": [allowed.instance(str), allowed.CALLABLE],
+    "lr": [allowed.positive(), allowed.positive_numbers()],
+    "epochs": [allowed.integer(1)],
+    "batch_size": [allowed.text("auto"), allowed.integer(1), allowed.integers(-1)],
+    "shuffle": [allowed.BOOLEAN],
+    "validation_split": [allowed.fraction()],
+    "callbacks": [allowed.instance(list), allowed.instance(tuple), allowed.NONE],
+    "class_weight": [allowed.instance(dict), allowed.text("balanced"), allowed.NONE],
+    "classes": [allowed.ARRAY_LIKE, allowed.NONE],
+    "preprocess": [allowed.CALLABLE, allowed.NONE],
+    "augment": [allowed.CALLABLE, allowed.NONE],
+    "cache": [allowed.BOOLEAN],
+    "freeze": [
+        allowed.instance(str),
+        allowed.instance(list),
+        allowed.instance(tuple),
+        allowed.NONE,
+    ],
+    "device": [allowed.instance(str), allowed.instance(torch.device)],
+    "precision": [allowed.text("float32", "float64", "bf16", "fp16")],
+    "compile": [allowed.text("auto"), allowed.BOOLEAN],
+    "clip_grad_norm": [allowed.positive(), allowed.NONE],
+    "accumulate": [allowed.integer(1)],
+    "random_state": [allowed.SEED, allowed.RANDOM_STATE, allowed.NONE],
+    "warm_start": [allowed.BOOLEAN],
+    "verbose": [allowed.text("auto"), allowed.integers(0, 1, 2)],
+}
 
 
 class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
@@ -156,43 +181,13 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     True
     """
 
-    _parameter_constraints: Mapping[str, list[Any]] = {
-        "module": [callable, str, None],
-        "loss": [str, callable],
-        "optimizer": [str, callable],
-        "lr": [Interval(Real, 0, None, closed="neither"), dict],
-        "epochs": [Interval(Integral, 1, None, closed="left")],
-        "batch_size": [
-            StrOptions({"auto"}),
-            Interval(Integral, 1, None, closed="left"),
-            Options(Integral, {-1}),
-        ],
-        "shuffle": ["boolean"],
-        "validation_split": [Interval(Real, 0, 1, closed="left")],
-        "callbacks": [list, tuple, None],
-        "class_weight": [dict, StrOptions({"balanced"}), None],
-        "classes": ["array-like", None],
-        "preprocess": [callable, None],
-        "augment": [callable, None],
-        "cache": ["boolean"],
-        "freeze": [str, list, tuple, None],
-        "device": [str, torch.device],
-        "precision": [StrOptions({"float32", "float64", "bf16", "fp16"})],
-        "compile": [StrOptions({"auto"}), "boolean"],
-        "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "accumulate": [Interval(Integral, 1, None, closed="left")],
-        "random_state": ["random_state"],
-        "warm_start": ["boolean"],
-        "verbose": [StrOptions({"auto"}), Options(Integral, {0, 1, 2})],
-    }
-
-    module_: nn.Module
-    optimizer_: torch.optim.Optimizer
-    classes_: Labels
-    class_names_: list[str]
-    history_: History
-    n_iter_: int
-    device_: torch.device
+    module_ = FittedAttribute[nn.Module]()
+    optimizer_ = FittedAttribute[torch.optim.Optimizer]()
+    classes_ = FittedAttribute[Labels]()
+    class_names_ = FittedAttribute[list[str]]()
+    history_ = FittedAttribute[History]()
+    n_iter_ = FittedAttribute[int]()
+    device_ = FittedAttribute[torch.device]()
     _fitted: Fitted
 
     @hide_keywords
@@ -226,17 +221,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     ) -> None:
         self.module = module
         self.loss = loss
-        self.optimizer = optimizer
-        self.lr = lr
-        self.epochs = epochs
-        self.batch_size = batch_size
+        self.optimizer, self.lr = optimizer, lr
+        self.epochs, self.batch_size = epochs, batch_size
         self.shuffle = shuffle
         self.validation_split = validation_split
         self.callbacks = callbacks
         self.class_weight = class_weight
         self.classes = classes
-        self.preprocess = preprocess
-        self.augment = augment
+        self.preprocess, self.augment = preprocess, augment
         self.cache = cache
         self.freeze = freeze
         self.device = device
@@ -294,25 +286,27 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._begun(), self._overridden(overrides):
             self._check_parameters()
-            continues = bool(self.warm_start) and hasattr(self, "_fitted")
-            seed = self._fitted.seed if continues else draw_seed(self.random_state)
-            reader = self._reader(continues)
-            given = one_validation(validation_data, X_val, y_val, sample_weight_val)
+            previous = self._fitted if self.warm_start and self._is_fitted() else None
+            reader = self._reader(previous)
+            is_split = validation_data is None and X_val is None and bool(self.validation_split)
             train, encoder = reader.read_training(
-                LabelledData(X, y, sample_weight),
-                self._fitted.encoder if continues else None,
+                X,
+                y,
+                sample_weight,
+                None if previous is None else previous.encoder,
                 self.classes,
-                needs_labels=self.class_weight == "balanced"
-                or (given is None and bool(self.validation_split)),
+                needs_labels=is_split or self.class_weight == "balanced",
             )
-            valid = given and reader.read_measured(given, encoder, "y_val")
-            if valid is None and self.validation_split:
-                train, valid = self._split(train, encoder, seed)
-            interruption = self._run(
-                train, valid, reader, encoder, self._callbacks(), self.epochs, seed, continues
+            valid = reader.read_validation(
+                validation_data, X_val, y_val, sample_weight_val, encoder
             )
-        if interruption is not None:
-            raise interruption
+            seed = draw_seed(self.random_state) if previous is None else previous.seed
+            if is_split:
+                train, valid = train.split(self.validation_split, seed, encoder.classes_)
+            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=self.epochs)
+            self._train(
+                Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
+            )
         return self
 
     def partial_fit(
@@ -328,8 +322,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Their labels.
         classes : array-like of shape (n_classes,), default=None
@@ -349,32 +342,21 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         with self._begun():
             self._check_parameters()
-            continues = hasattr(self, "_fitted")
+            previous = self._fitted if self._is_fitted() else None
             classes = self.classes if classes is None else classes
-            if self.class_weight == "balanced":
-                raise ValueError(
-                    "`class_weight` 'balanced' is unknown to `partial_fit`, which never sees all "
-                    "rows; pass a dict of classes."
-                )
-            if continues:
-                if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
-                    raise ValueError(
-                        f"`classes` is {classes!r}; expected the same as in the first call, "
-                        f"{self.classes_.tolist()}."
-                    )
-            elif classes is None and not (y is not None and read_labels(y).ndim == 2):
-                raise ValueError("`classes` must be passed on the first call to partial_fit.")
-            seed = self._fitted.seed if continues else draw_seed(self.random_state)
-            reader = self._reader(continues)
+            self._check_classes(y, classes)
+            reader = self._reader(previous)
             train, encoder = reader.read_training(
-                LabelledData(X, y, sample_weight),
-                self._fitted.encoder if continues else None,
+                X,
+                y,
+                sample_weight,
+                None if previous is None else previous.encoder,
                 classes,
                 needs_labels=False,
             )
-            interruption = self._run(train, None, reader, encoder, [], 1, seed, continues)
-        if interruption is not None:
-            raise interruption
+            seed = draw_seed(self.random_state) if previous is None else previous.seed
+            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=1)
+            self._train(Fitting(settings, train, None, reader, encoder, previous), [])
         return self
 
     def predict(
@@ -389,8 +371,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
         min_proba : float, default=None
             Answer `uncertain` where the best probability is below this.
         uncertain : object, default="uncertain"
@@ -411,7 +392,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         ValueError
             If the rows are not as in `fit`, or `min_proba`, `uncertain` or `costs` make no sense.
         """
-        outputs, fitted = self._outputs(X)
+        fitted, outputs = self._outputs(X)
         if fitted.encoder.is_multilabel:
             if min_proba is not None or costs is not None:
                 raise ValueError(
@@ -424,27 +405,27 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             codes = fitted.head.answers(outputs).numpy()
         else:
             codes = cheapest(fitted.head.probabilities(outputs).numpy(), costs)
-        labels: Labels = self.classes_[codes]
+        labels: Labels = fitted.classes[codes]
         if min_proba is None:
             return labels
         best = fitted.head.probabilities(outputs).max(1).values.numpy()
-        return with_uncertain(labels, best, min_proba, uncertain, self.classes_)
+        return with_uncertain(labels, best, min_proba, uncertain, fitted.classes)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Probabilities of the classes.
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
 
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`; rows sum to 1, except for a multilabel target, where each
-            column is the probability of its label.
+            column is the probability of its label. To rank what is rounded to 1.0, use
+            `predict_log_proba` or `decision_function`.
         """
-        outputs, fitted = self._outputs(X)
+        fitted, outputs = self._outputs(X)
         return fitted.head.probabilities(outputs).numpy()
 
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
@@ -452,40 +433,38 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
 
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`.
+            In the order of `classes_`. They rank as `predict_proba` does, and also rank what is
+            rounded to 0 or 1 there.
         """
-        outputs, fitted = self._outputs(X)
-        return fitted.head.probabilities(outputs.double()).log().numpy()
+        fitted, outputs = self._outputs(X)
+        return fitted.head.log_probabilities(outputs.double()).numpy()
 
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
 
         Returns
         -------
         decisions : ndarray of shape (n_samples,) or (n_samples, n_classes)
             With two classes the log-odds of the second one.
         """
-        outputs, fitted = self._outputs(X)
-        return fitted.head.decisions(outputs).numpy()
+        fitted, outputs = self._outputs(X)
+        return fitted.head.logits(outputs).numpy()
 
     def score(self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None) -> float:
         """Accuracy of the answers.
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Their labels; a Dataset or DataLoader yields them itself.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -497,14 +476,10 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             In [0, 1]. A multilabel row counts when all of its labels are right.
         """
         check_is_fitted(self)
-        if is_dataset(X):
+        if Reader.carries_labels(X):
             return self.evaluate(X, y, sample_weight)["accuracy"]
         labels = read_labels(y)
-        if labels.dtype.kind == "S":  # which scikit-learn's metrics refuse
-            hits = self.predict(X) == labels
-            weights = None if sample_weight is None else np.asarray(sample_weight)
-            return float(np.average(hits, weights=weights))
-        return float(super().score(X, labels, sample_weight))
+        return accuracy(labels, self.predict(X), sample_weight)
 
     def evaluate(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
@@ -513,8 +488,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like, sparse matrix, frame, tensor, Dataset or DataLoader
-            Rows, as in `fit`.
+        X : rows of any kind that `fit` takes
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Their labels; a Dataset or DataLoader yields them itself.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -527,12 +501,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         """
         check_is_fitted(self)
         fitted = self._fitted
-        reader = self._reader(True, is_cached=False)
-        rows = reader.read_measured(LabelledData(X, y, sample_weight), fitted.encoder)
-        return fitted.evaluate(self.module_, rows)
+        reader = self._reader(fitted, is_cached=False)
+        return fitted.evaluate(reader.read_labelled(X, y, sample_weight, fitted.encoder))
+
+    def _is_fitted(self) -> bool:
+        return hasattr(self, "_fitted")
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_fitted")
+        return self._is_fitted()
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -543,159 +519,81 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = dict(super().__getstate__())
-        if hasattr(self, "_fitted") and self.device_.type != "cpu":
+        if self._is_fitted():
             # What was fitted on an accelerator is to be read on any machine.
-            module, optimizer = copy.deepcopy((self.module_, self.optimizer_))
-            learned_by_optimizer = optimizer.state_dict()
-            state["module_"] = module.cpu()
-            # Loading moves the state of the optimizer to where its parameters now are.
-            optimizer.load_state_dict(learned_by_optimizer)
-            state["optimizer_"] = optimizer
             state["_fitted"] = self._fitted.on_cpu()
-            state["device_"] = torch.device("cpu")
         return state
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
-        """Fit inside: the estimator is left as it was if that fails, and tensors can be trained."""
+        """Fit inside: if nothing is learned, the estimator is left as it was."""
         before = vars(self).copy()
         try:
+            # Tensors that are made here can be trained.
             with torch.inference_mode(False):
                 yield
         except BaseException:
-            self.__dict__ = before
+            if vars(self).get("_fitted") is before.get("_fitted"):
+                self.__dict__ = before
             raise
 
-    @contextmanager
-    def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
-        """Other parameters, for a while."""
-        known = self._get_param_names()
-        for name in overrides:
-            if name not in known and not is_forwarded(name):
-                raise TypeError(
-                    f"`fit` got an unknown argument `{name}`{suggestion(name, known)} It takes "
-                    f"the parameters of {type(self).__name__} beside its own."
-                )
-        before = vars(self).copy()
-        self.set_params(**overrides)
+    def _train(self, fitting: Fitting, callbacks: Sequence[Callback]) -> None:
+        """Train, and keep what was learned: also if the training was cut short or diverged."""
         try:
-            yield
-        finally:
-            for name in overrides:
-                if name in before:
-                    setattr(self, name, before[name])
-                else:
-                    delattr(self, name)
+            fitting.run(callbacks)
+        except (KeyboardInterrupt, TrainingDiverged):
+            if fitting.fitted is not None:
+                self._fitted = fitting.fitted
+            raise
+        assert fitting.fitted is not None
+        self._fitted = fitting.fitted
 
     def _check_parameters(self) -> None:
-        # scikit-learn's constraints take True for the integer 1.
-        for name in (
-            "lr",
-            "epochs",
-            "batch_size",
-            "validation_split",
-            "clip_grad_norm",
-            "accumulate",
-        ):
-            if isinstance(getattr(self, name), bool):
-                raise InvalidParameterError(
-                    f"The {name!r} parameter of {type(self).__name__} must be a number. "
-                    f"Got {getattr(self, name)!r} instead."
-                )
-        if isinstance(self.lr, Mapping):
-            rates = list(self.lr.values())
-            if not rates or not all(_is_positive(rate) for rate in rates):
-                raise InvalidParameterError(
-                    f"The 'lr' parameter of {type(self).__name__} must be a positive number, or a "
-                    f"dict of patterns and positive numbers. Got {dict(self.lr)!r} instead."
-                )
-        if isinstance(self.optimizer, (str, torch.optim.Optimizer)):
+        """Refuse parameters that no data could make right."""
+        owner = type(self).__name__
+        if isinstance(self.optimizer, str | torch.optim.Optimizer):
             resolve_optimizer(self.optimizer)
-        self._validate_params()
-        for callback in self.callbacks or ():
-            if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"The 'callbacks' parameter of {type(self).__name__} must be a list of "
-                    f"easyclf.Callback instances. Got {callback!r} in it instead."
-                )
+        allowed.check_values(owner, _CONSTRAINTS, self.get_params(deep=False))
+        check_callbacks(owner, self.callbacks)
 
-    def _callbacks(self) -> list[Callback]:
+    def _check_classes(self, y: Any, classes: ArrayLike | None) -> None:
+        """Refuse what `partial_fit` cannot know from some of the rows."""
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "`class_weight` 'balanced' is unknown to `partial_fit`, which never sees all "
+                "rows; pass a dict of classes."
+            )
+        if self._is_fitted():
+            if classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+                raise ValueError(
+                    f"`classes` is {classes!r}; expected the same as in the first call, "
+                    f"{self.classes_.tolist()}."
+                )
+        elif classes is None and not (y is not None and read_labels(y).ndim == 2):
+            raise ValueError("`classes` must be passed on the first call to partial_fit.")
+
+    def _all_callbacks(self) -> list[Callback]:
+        """The user's callbacks, and behind them what `verbose` shows."""
         callbacks = list(self.callbacks or ())
         if self.verbose == "auto":
             return [*callbacks, ProgressBar(delay=1.5)] if is_watched() else callbacks
         shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
         return callbacks + shown[int(self.verbose)]
 
-    def _reader(self, continues: bool, *, is_cached: bool | None = None) -> Reader:
-        """What reads rows: the first ones, or such as are like those of `fit`."""
-        dtype = self._fitted.precision.dtype if continues else precision_dtype(self.precision)
+    def _reader(self, fitted: Fitted | None, *, is_cached: bool | None = None) -> Reader:
+        """The reader of a first fit's rows, or of rows that have to match those of `fitted`."""
         return Reader(
             self,
-            dtype,
+            precision_dtype(self.precision) if fitted is None else fitted.precision.dtype,
             forwarded(self.get_params(deep=False), "loader"),
-            self._fitted.schema if continues else None,
+            None if fitted is None else fitted.schema,
             is_cached=bool(self.cache) if is_cached is None else is_cached,
-            takes_frames=self.module is None,
+            encodes_frames=self.module is None,
         )
 
-    def _split(self, rows: Rows, encoder: TargetEncoder, seed: int) -> tuple[Rows, Rows]:
-        if is_loader(rows) or is_stream(rows.x):
-            raise ValueError(
-                f"`validation_split` is {self.validation_split!r}, but X is a "
-                f"{type(rows.x).__name__}, which cannot be split; give `validation_data`, or a "
-                "map-style Dataset."
-            )
-        assert rows.codes is not None
-        train, valid = split_rows(rows.codes, self.validation_split, seed, encoder.classes_)
-        return rows.take(train), rows.take(valid)
-
-    def _run(
-        self,
-        train: Rows,
-        valid: Rows | None,
-        reader: Reader,
-        encoder: TargetEncoder,
-        callbacks: Sequence[Callback],
-        epochs: int,
-        seed: int,
-        continues: bool,
-    ) -> BaseException | None:
-        """Train, make what was learned the estimator's own, and return what cut it short."""
-        earlier = None
-        if continues:
-            earlier = PreviousFit(self._fitted, self.module_, self.optimizer_, self.history_)
-        assert reader.schema is not None
-        state, fitted, interruption = run(
-            self.get_params(deep=False),
-            train,
-            valid,
-            reader.schema,
-            encoder,
-            callbacks,
-            epochs=epochs,
-            seed=seed,
-            earlier=earlier,
-        )
-        self.module_ = state.module
-        self.optimizer_ = state.optimizer
-        self.classes_ = encoder.classes_
-        self.history_ = state.history
-        self.n_iter_ = len(state.history)
-        self.device_ = fitted.input_format.device
-        self._fitted = fitted
-        if reader.class_names is not None:
-            self.class_names_ = reader.class_names
-        elif hasattr(self, "class_names_"):
-            del self.class_names_
-        return interruption
-
-    def _outputs(self, X: Any) -> tuple[torch.Tensor, Fitted]:
-        """The raw outputs for all rows, in full precision."""
+    def _outputs(self, X: Any) -> tuple[Fitted, torch.Tensor]:
+        """What was learned, and the raw outputs for all rows, shape (n_samples, n_outputs)."""
         check_is_fitted(self)
         fitted = self._fitted
-        rows = self._reader(True, is_cached=False).read_rows(X)
-        return fitted.outputs(self.module_, rows), fitted
-
-
-def _is_positive(rate: Any) -> bool:
-    return isinstance(rate, Real) and not isinstance(rate, bool) and 0 < float(rate) < np.inf
+        rows = self._reader(fitted, is_cached=False).read_inputs(X)
+        return fitted, fitted.outputs(rows)

@@ -9,3 +9,11 @@ class TrainingDiverged(FloatingPointError):
     The estimator keeps the weights of the last epoch in which all of them were finite: in the
     first epoch those with which it began.
     """
+
+
+class InvalidParameterError(ValueError, TypeError):
+    """A parameter has a value that it cannot have; both, since callers expect either."""
+
+
+class TapeDiffers(RuntimeError):
+    """A recording did something else than what was recorded; the fit begins again without it."""

@@ -3,19 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from easyclf.checks import did_you_mean, import_optional
+from easyclf.vocabulary import FOREIGN_QUANTITIES
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 Row = dict[str, float]
+
+
+def is_better_higher(name: str) -> bool:
+    """Tell from the name of a quantity whether more of it is better, as Keras does.
+
+    Raises
+    ------
+    ValueError
+        If the name does not say it.
+    """
+    if any(word in name for word in ("loss", "error", "seconds")):
+        return False
+    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
+        return True
+    raise ValueError(
+        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
+        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
+    )
 
 
 class History:
@@ -33,6 +53,8 @@ class History:
     >>> history.append({"epoch": 2, "loss": 0.5, "val_loss": 0.65})
     >>> len(history), history["loss"].tolist()
     (2, [0.7, 0.5])
+    >>> history[-1:]["val_loss"].tolist(), history[:, "loss"].tolist(), history[-1, "loss"]
+    ([0.65], [0.7, 0.5], 0.5)
     >>> history.best("val_loss")
     {'epoch': 1, 'loss': 0.7, 'val_loss': 0.6}
     """
@@ -49,6 +71,31 @@ class History:
             Quantities and their values.
         """
         self._rows.append(dict(row))
+
+    def add_to_last(self, quantities: Mapping[str, Any]) -> None:
+        """Add to the row of the last epoch what it has not yet: the keys that callbacks made.
+
+        Parameters
+        ----------
+        quantities : mapping of str to number
+            All quantities; tensors of one number are numbers too.
+
+        Raises
+        ------
+        TypeError
+            If one is not a number.
+        """
+        row = self._rows[-1]
+        for name, value in quantities.items():
+            if name in row:
+                continue
+            try:
+                row[name] = float(value.detach() if isinstance(value, torch.Tensor) else value)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise TypeError(
+                    f"`state.logs[{name!r}]` is {value!r}; a quantity of the history is "
+                    "one number. Keep other things in an attribute of the callback."
+                ) from error
 
     def __copy__(self) -> History:
         copied = History()
@@ -77,13 +124,34 @@ class History:
     @overload
     def __getitem__(self, name: int) -> Row: ...
 
-    def __getitem__(self, name: str | int) -> NDArray[np.float64] | Row:
+    @overload
+    def __getitem__(self, name: slice) -> History: ...
+
+    @overload
+    def __getitem__(self, name: tuple[slice, str]) -> NDArray[np.float64]: ...
+
+    @overload
+    def __getitem__(self, name: tuple[int, str]) -> float: ...
+
+    def __getitem__(
+        self, name: str | int | slice | tuple[slice | int, str]
+    ) -> NDArray[np.float64] | Row | History | float:
+        if isinstance(name, tuple):
+            # As skorch writes it: `history[:, "loss"]`, `history[-1, "loss"]`.
+            epochs, quantity = name
+            values = self[quantity][epochs]
+            return values if isinstance(epochs, slice) else float(values)
+        if isinstance(name, slice):
+            part = History()
+            part._rows = self._rows[name]
+            return part
         if isinstance(name, int):
             return dict(self._rows[name])
         names = self.keys()
         if name not in names:
             raise KeyError(
-                f"`{name}` is not in the history{did_you_mean(name, names)} It has {names}."
+                f"`{name}` is not in the history"
+                f"{did_you_mean(name, names, words=FOREIGN_QUANTITIES)} It has {names}."
             )
         return np.array([row.get(name, math.nan) for row in self._rows])
 
@@ -144,8 +212,8 @@ class History:
         """
         plt = import_optional("matplotlib.pyplot", needed_by="History.plot")
         if axes is None:
-            _, made = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-            axes = (made[0], made[1])
+            _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+            axes = (left, right)
         epochs = self["epoch"]
         for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
             marker = "o" if len(self) == 1 else None
@@ -216,15 +284,3 @@ def _format(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
-
-
-def is_better_higher(name: str) -> bool:
-    """Whether more of the quantity `name` is better: known from its name, as in Keras."""
-    if any(word in name for word in ("loss", "error", "seconds")):
-        return False
-    if any(word in name for word in ("acc", "auc", "f1", "score", "precision", "recall")):
-        return True
-    raise ValueError(
-        f"The name {name!r} does not say whether more is better; expected a name with 'loss' "
-        "(less is better), 'accuracy', 'auc' or 'score' (more is better)."
-    )

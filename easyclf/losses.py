@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from easyclf.checks import check_keywords, did_you_mean, name_of
+from easyclf.vocabulary import FOREIGN_LOSSES
 
 LossLike = str | type[nn.Module] | Callable[..., torch.Tensor]
 
@@ -24,19 +26,26 @@ _LOSSES: dict[str, type[nn.Module]] = {
 }
 # The logarithm that `BCELoss` never goes below.
 SMALLEST_LOG = -100.0
-# What is narrower than a vector of the CPU's instructions, and long enough to be worth turning.
+# Columns that do not fill a vector of the CPU's instructions, and rows that pay for a transpose:
+# `python -m benchmarks.layouts` finds them again.
 _NARROW, _MANY_ROWS = 16, 64
 
 
 def log_softmax(outputs: torch.Tensor) -> torch.Tensor:
-    """`outputs.log_softmax(1)`, by the way that is faster for a few columns."""
+    """Compute `outputs.log_softmax(1)`, by the way that is faster for a few columns.
+
+    Takes and gives a tensor of shape (n_rows, n_columns); the memory is new.
+    """
     if _is_narrow(outputs):
         return outputs.t().contiguous().log_softmax(0).t()
     return outputs.log_softmax(1)
 
 
 def softmax(outputs: torch.Tensor) -> torch.Tensor:
-    """`outputs.softmax(1)`, by the way that is faster for a few columns."""
+    """Compute `outputs.softmax(1)`, by the way that is faster for a few columns.
+
+    Takes and gives a tensor of shape (n_rows, n_columns); the memory is new.
+    """
     return outputs.t().softmax(0).t() if _is_narrow(outputs) else outputs.softmax(1)
 
 
@@ -44,27 +53,30 @@ def _is_narrow(outputs: torch.Tensor) -> bool:
     """Whether torch's softmax is faster down the columns of the transpose.
 
     Along a row the CPU has vector instructions only for what fills a vector: 1,000 rows of 10
-    columns take 106 us along the rows and 13 us down the columns.
+    columns take 106 us along the rows and 13 us down the columns (torch 2.15). This can go when
+    the benchmark shows that `softmax(1)` is as fast on the oldest torch that is supported.
     """
     return outputs.is_cpu and outputs.shape[1] < _NARROW and len(outputs) >= _MANY_ROWS
 
 
-class RowLoss:
+class RowLoss(ABC):
     """A loss that gives one value for each row.
 
     Parameters
     ----------
     loss : callable
         `(outputs, targets) -> losses`, not yet reduced over the rows.
+
+    Attributes
+    ----------
+    takes_shares : bool
+        Whether a target may be the share of each class, in place of its code.
+    carries_weights : bool
+        Whether the rows have losses of their own, which can be weighed.
     """
 
-    is_one_vs_rest = False
+    takes_shares = False
     carries_weights = True
-
-    @property
-    def takes_shares(self) -> bool:
-        """Whether a target may be the share of each class, in place of its code."""
-        return isinstance(self.loss, nn.CrossEntropyLoss)
 
     def __init__(self, loss: Callable[..., torch.Tensor]) -> None:
         self.loss = loss
@@ -74,9 +86,65 @@ class RowLoss:
         if isinstance(self.loss, nn.Module):
             self.loss.to(device, dtype)
 
+    @abstractmethod
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Losses, shape (rows,), of outputs, shape (rows, columns)."""
+        """Compute the loss of each row.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n_rows, n_columns)
+            The columns of the module that are used. They are not written to.
+        targets : Tensor of shape (n_rows,), (n_rows, 1) or (n_rows, n_columns)
+            As `Head.targets` makes them.
+
+        Returns
+        -------
+        losses : Tensor of shape (n_rows,)
+            One value for each row, with its graph.
+        """
+
+
+class CategoricalLoss(RowLoss):
+    """A loss of torch's for one of several classes, on the outputs that it expects."""
+
+    def __init__(self, loss: nn.CrossEntropyLoss | nn.NLLLoss) -> None:
+        super().__init__(loss)
+        self.takes_shares = isinstance(loss, nn.CrossEntropyLoss)
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         return self.loss(outputs, targets)
+
+
+class CrossEntropy(RowLoss):
+    """`CrossEntropyLoss` without class weights and label smoothing, by its fastest way."""
+
+    takes_shares = True
+
+    def __init__(self, loss: nn.CrossEntropyLoss) -> None:
+        super().__init__(loss)
+        self._ignore_index = loss.ignore_index
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if targets.ndim == 2:
+            return self.loss(outputs, targets)
+        logs = log_softmax(outputs)
+        return F.nll_loss(logs, targets, ignore_index=self._ignore_index, reduction="none")
+
+
+class SmoothedCrossEntropy(RowLoss):
+    """`CrossEntropyLoss` with class weights and label smoothing.
+
+    torch divides the sum of these losses by the sum of the weights of the targets. Here each
+    loss is divided by the weight of its target, and weighed with it when rows are averaged.
+    """
+
+    loss: nn.CrossEntropyLoss
+
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        weight = self.loss.weight
+        assert weight is not None
+        losses: torch.Tensor = self.loss(outputs, targets) / weight[targets]
+        return losses
 
 
 class NegativeLogLikelihood(RowLoss):
@@ -89,51 +157,19 @@ class NegativeLogLikelihood(RowLoss):
         return self.loss(logs, targets)
 
 
-class CrossEntropy(RowLoss):
-    """`CrossEntropyLoss` without class weights and label smoothing."""
-
-    loss: nn.CrossEntropyLoss
-
-    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if targets.ndim == 2:
-            return super().__call__(outputs, targets)
-        ignored = self.loss.ignore_index
-        return F.nll_loss(log_softmax(outputs), targets, ignore_index=ignored, reduction="none")
-
-
-class SmoothedCrossEntropy(RowLoss):
-    """`CrossEntropyLoss` with class weights and label smoothing.
-
-    torch divides the sum of these losses by the sum of the weights of the targets. Here each
-    loss is divided by the weight of its target, and weighed with it when rows are averaged.
-    """
-
-    takes_shares = False
-
-    def __init__(self, loss: nn.CrossEntropyLoss, weight: torch.Tensor) -> None:
-        super().__init__(loss)
-        self._weight = weight
-
-    def to(self, device: torch.device, dtype: torch.dtype) -> None:
-        super().to(device, dtype)
-        self._weight = self._weight.to(device, dtype)
-
-    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return self.loss(outputs, targets) / self._weight[targets]
-
-
 class BernoulliLoss(RowLoss):
     """A binary cross-entropy of every column, averaged over the columns."""
 
-    def __init__(self, loss: Callable[..., torch.Tensor], n_classes: int | None) -> None:
-        super().__init__(loss)
-        self._n_classes = n_classes
-        self.is_one_vs_rest = n_classes is not None
+    def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return self.loss(outputs, targets.to(outputs.dtype)).mean(1)
+
+
+class OneVsRestLoss(RowLoss):
+    """A binary cross-entropy of every class against the rest, averaged over the classes."""
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        if self._n_classes is not None:
-            targets = F.one_hot(targets, self._n_classes)
-        return self.loss(outputs, targets.to(outputs.dtype)).mean(1)
+        indicator = F.one_hot(targets, outputs.shape[1])
+        return self.loss(outputs, indicator.to(outputs.dtype)).mean(1)
 
 
 class CustomLoss(RowLoss):
@@ -152,7 +188,22 @@ class CustomLoss(RowLoss):
         return losses if losses.ndim == 1 else losses.flatten(1).mean(1)
 
     def check(self, outputs: torch.Tensor, targets: torch.Tensor) -> None:
-        """Refuse the loss if it cannot be computed from these few rows, or is not one a row."""
+        """Compute the loss of a few rows, and refuse what is neither one value nor one a row.
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (n_rows, n_columns)
+            Outputs of the module, with their graph.
+        targets : Tensor of shape (n_rows,), (n_rows, 1) or (n_rows, n_columns)
+            Any targets for them.
+
+        Raises
+        ------
+        ValueError
+            If the loss fails, has another shape, or cannot be differentiated.
+        TypeError
+            If it is no tensor.
+        """
         given = f"outputs {tuple(outputs.shape)} and targets {tuple(targets.shape)}"
         if outputs.shape == targets.shape:
             targets = targets.to(outputs.dtype)
@@ -181,11 +232,22 @@ class CustomLoss(RowLoss):
 
 
 def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
-    """The loss itself, unreduced where torch lets us ask for that."""
+    """Make the loss itself: (outputs, targets) -> losses of shape (n_rows,) or ().
+
+    It is unreduced where torch lets us ask for that. An instance is copied.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the loss is a sum over rows.
+    TypeError
+        If a `loss__*` is not taken.
+    """
     if isinstance(loss, str):
         if loss not in _LOSSES:
             raise ValueError(
-                f"`loss` {loss!r} is unknown{did_you_mean(loss, _LOSSES)} Expected 'auto', one of "
+                f"`loss` {loss!r} is unknown"
+                f"{did_you_mean(loss, _LOSSES, words=FOREIGN_LOSSES)} Expected 'auto', one of "
                 f"{list(_LOSSES)}, an nn.Module or a callable (output, target) -> loss."
             )
         loss = _LOSSES[loss]
@@ -211,39 +273,63 @@ def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., tor
 
 
 def row_loss(
-    loss: Callable[..., torch.Tensor],
-    n_used: int,
-    is_one_of_many: bool,
-    takes_log: bool,
-    class_weight: torch.Tensor | None,
-) -> tuple[RowLoss, torch.Tensor | None]:
-    """The loss of each row, with the weights of classes that the loss held in `class_weight`."""
+    loss: Callable[..., torch.Tensor], *, takes_log: bool, is_one_of_many: bool
+) -> RowLoss:
+    """Choose how losses of shape (n_rows,) are computed, without the weights of classes.
+
+    Parameters
+    ----------
+    loss : callable
+        As `build_loss` made it. It stays as it is.
+    takes_log : bool
+        Whether the outputs are probabilities and the loss wants their logarithms.
+    is_one_of_many : bool
+        Whether each row has one of several classes, with a column for each.
+    """
     if isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)):
-        return BernoulliLoss(loss, n_used if is_one_of_many else None), class_weight
+        return OneVsRestLoss(loss) if is_one_of_many else BernoulliLoss(loss)
     if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
-        return CustomLoss(loss, name_of(loss)), class_weight
-    own = torch.ones(n_used, dtype=torch.float64, device="cpu")
-    weight = loss.weight
-    if weight is not None:
-        if weight.shape != (n_used,):
+        return CustomLoss(loss, name_of(loss))
+    if isinstance(loss, nn.CrossEntropyLoss) and loss.weight is not None and loss.label_smoothing:
+        return SmoothedCrossEntropy(loss)
+    unweighted = copy.deepcopy(loss)
+    unweighted.weight = None
+    if takes_log:
+        return NegativeLogLikelihood(unweighted)
+    if type(unweighted) is nn.CrossEntropyLoss and not unweighted.label_smoothing:
+        return CrossEntropy(unweighted)
+    return CategoricalLoss(unweighted)
+
+
+def class_weights_of(loss: Callable[..., torch.Tensor], n_classes: int) -> torch.Tensor | None:
+    """Read the weights of classes that a loss of torch's holds; a class to ignore weighs nothing.
+
+    Returns
+    -------
+    weights : Tensor of shape (n_classes,) or None
+        On the CPU, float64, in new memory; None where all classes count alike.
+
+    Raises
+    ------
+    ValueError
+        If there is not one weight for each class, or smoothing meets a weight of 0.
+    """
+    if not isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
+        return None
+    weights = torch.ones(n_classes, dtype=torch.float64, device="cpu")
+    if loss.weight is not None:
+        if loss.weight.shape != (n_classes,):
             raise ValueError(
-                f"`loss` {name_of(loss)} has a weight of shape {tuple(weight.shape)}; expected one "
-                f"for each class, shape ({n_used},)."
+                f"`loss` {name_of(loss)} has a weight of shape {tuple(loss.weight.shape)}; "
+                f"expected one for each class, shape ({n_classes},)."
             )
-        own = weight.detach().cpu().double()
-    if 0 <= loss.ignore_index < n_used:
-        own = own.clone()
-        own[loss.ignore_index] = 0.0
-    is_plain = bool((own == 1).all())
-    combined = class_weight if is_plain else own * (1.0 if class_weight is None else class_weight)
-    if weight is not None and isinstance(loss, nn.CrossEntropyLoss) and loss.label_smoothing:
-        if not (own > 0).all():
-            raise ValueError(
-                f"`loss` {name_of(loss)} has classes of weight 0 together with label smoothing; "
-                "expected positive weights."
-            )
-        return SmoothedCrossEntropy(loss, weight.detach().clone()), combined
-    loss.register_buffer("weight", None)
-    if type(loss) is nn.CrossEntropyLoss and not loss.label_smoothing:
-        return CrossEntropy(loss), combined
-    return (NegativeLogLikelihood if takes_log else RowLoss)(loss), combined
+        weights.copy_(loss.weight.detach())
+    if 0 <= loss.ignore_index < n_classes:
+        weights[loss.ignore_index] = 0.0
+    is_smoothed = isinstance(loss, nn.CrossEntropyLoss) and loss.label_smoothing > 0
+    if is_smoothed and loss.weight is not None and not (weights > 0).all():
+        raise ValueError(
+            f"`loss` {name_of(loss)} has classes of weight 0 together with label smoothing; "
+            "expected positive weights."
+        )
+    return None if bool((weights == 1).all()) else weights

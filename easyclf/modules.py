@@ -8,7 +8,7 @@ import functools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -41,7 +41,26 @@ OUTPUT_NAMES = (
 )
 # Numbers of channels that pictures come with: grey, RGB, RGB with transparency.
 _CHANNELS = (1, 3, 4)
+# How many times the numbers of a batch the weights of convolutions may be, to lie channels last:
+# `python -m benchmarks.layouts` finds it again.
+_WEIGHTS_PER_NUMBER = 32
 ModuleLike = type[nn.Module] | Callable[..., nn.Module] | nn.Module | str | None
+
+
+@runtime_checkable
+class AdaptsToRows(Protocol):
+    """A module that wants statistics of the training rows before it is trained, as `MLP` does.
+
+    Attributes
+    ----------
+    is_adapted : bool
+        Whether it has them already.
+    """
+
+    is_adapted: bool
+
+    def adapt(self, batches: Iterable[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
+        """Read the statistics from rows of shape (batch, ...) and weights of shape (batch,)."""
 
 
 def build_module(
@@ -71,31 +90,11 @@ def build_module(
         If the name is unknown, or no weight of the module is to be trained.
     """
     if isinstance(module, nn.Module):
-        if keywords:
-            raise TypeError(
-                f"`module__{next(iter(keywords))}` cannot change `module`, which is a finished "
-                f"{type(module).__name__}; pass the class {type(module).__name__} instead."
-            )
-        built: Any = copy.deepcopy(module)
-        factory: Callable[..., Any] = type(module)
+        built: object = _copy_of(module, keywords)
+        factory: Callable[..., object] = type(module)
     else:
-        if isinstance(module, str):
-            factory = functools.partial(_torchvision_model, _torchvision_name(module), n_outputs)
-        else:
-            if module is None and not _is_shape(row_shape):
-                raise TypeError(
-                    f"`X` has several inputs, of shapes {row_shape}, but the default module takes "
-                    "one; pass a `module` whose `forward` takes them all."
-                )
-            factory = MLP if module is None else module
-        named, _ = keyword_names(factory)
-        sizes = _sizes(row_shape, n_outputs)
-        # A default in the signature gives way to the data; what a partial fixes is the user's.
-        own = factory.keywords if isinstance(factory, functools.partial) else {}
-        arguments = {name: sizes[name] for name in named if name in sizes and name not in own}
-        arguments |= keywords
-        check_keywords(factory, keywords, "module", supplied=sizes)
-        built = factory(**arguments)
+        factory = _factory(module, row_shape, n_outputs)
+        built = factory(**_arguments(factory, keywords, _sizes(row_shape, n_outputs)))
     if not isinstance(built, nn.Module):
         raise TypeError(
             f"`module` {name_of(factory)} made a {type(built).__name__}; expected an nn.Module."
@@ -108,7 +107,44 @@ def build_module(
     return built
 
 
+def _copy_of(module: nn.Module, keywords: Mapping[str, Any]) -> nn.Module:
+    """Copy a finished module, whose weights are where training starts."""
+    if keywords:
+        raise TypeError(
+            f"`module__{next(iter(keywords))}` cannot change `module`, which is a finished "
+            f"{type(module).__name__}; pass the class {type(module).__name__} instead."
+        )
+    return copy.deepcopy(module)
+
+
+def _factory(
+    module: Callable[..., nn.Module] | str | None, row_shape: Any, n_outputs: int
+) -> Callable[..., object]:
+    """Find the class or function that a class, a factory, a name or None means."""
+    if isinstance(module, str):
+        return functools.partial(_torchvision_model, _torchvision_name(module), n_outputs)
+    if module is None and not _is_shape(row_shape):
+        raise TypeError(
+            f"`X` has several inputs, of shapes {row_shape}, but the default module takes "
+            "one; pass a `module` whose `forward` takes them all."
+        )
+    return MLP if module is None else module
+
+
+def _arguments(
+    factory: Callable[..., object], keywords: Mapping[str, Any], sizes: Mapping[str, int]
+) -> dict[str, Any]:
+    """Fill the parameters of known names with the sizes of the data where none is given."""
+    named, _ = keyword_names(factory)
+    # A default in the signature gives way to the data; what a partial fixes is the user's.
+    fixed = factory.keywords if isinstance(factory, functools.partial) else {}
+    filled = {name: sizes[name] for name in named if name in sizes and name not in fixed}
+    check_keywords(factory, keywords, "module", supplied=sizes)
+    return {**filled, **keywords}
+
+
 def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
+    """The sizes of the data by the names that parameters of modules have for them."""
     inputs: dict[str, int] = {}
     if _is_shape(row_shape):
         inputs = dict.fromkeys(INPUT_NAMES, math.prod(row_shape))
@@ -122,28 +158,29 @@ def _sizes(row_shape: Any, n_outputs: int) -> dict[str, int]:
 
 
 def has_channels_last(row_shape: Sequence[int]) -> bool:
-    """Whether rows of this shape look like images with the channels of a pixel side by side."""
+    """Tell whether rows of this shape look like images with a pixel's channels side by side."""
     return len(row_shape) == 3 and row_shape[2] in _CHANNELS and row_shape[0] not in _CHANNELS
 
 
 def _is_shape(row_shape: Any) -> bool:
-    """Whether it is the shape of one input."""
+    """Tell whether it is the shape of one input, not the shapes of several."""
     return isinstance(row_shape, tuple) and all(isinstance(size, int) for size in row_shape)
 
 
 def _torchvision_name(name: str) -> str:
+    """Refuse what is not the name of a classifier of torchvision's."""
     from torchvision import models  # a second, and most fits never need it
 
-    known = models.list_models(module=models)
-    if name not in known:
+    classifiers = models.list_models(module=models)
+    if name not in classifiers:
         raise ValueError(
-            f"`module` {name!r} is not a torchvision classifier{did_you_mean(name, known)}"
+            f"`module` {name!r} is not a torchvision classifier{did_you_mean(name, classifiers)}"
         )
     return name
 
 
 def _torchvision_model(name: str, n_outputs: int, **keywords: Any) -> nn.Module:
-    """A classifier of torchvision's, as wide as there are outputs.
+    """Make a classifier of torchvision's, as wide as there are outputs.
 
     With `weights` it is as it was published but for its last layer, which is new.
     """
@@ -157,7 +194,7 @@ def _torchvision_model(name: str, n_outputs: int, **keywords: Any) -> nn.Module:
     except TypeError as error:
         shown = ", ".join(f"`module__{keyword}`" for keyword in keywords)
         raise TypeError(f"`module` {name!r} does not take one of {shown}: {error}") from error
-    except OSError as error:  # of which those of urllib are a kind
+    except OSError as error:  # urllib's errors are OSErrors
         raise OSError(
             f"`module__weights` {weights!r} of {name!r} are not on this machine and cannot be "
             f"fetched ({error}); put their file into {torch.hub.get_dir()}/checkpoints, or leave "
@@ -177,34 +214,36 @@ def _replace_last_layer(module: nn.Module, n_outputs: int) -> None:
     ]
     name, last = layers[-1]
     if isinstance(last, nn.Linear):
-        new: nn.Module = nn.Linear(last.in_features, n_outputs, bias=last.bias is not None)
+        replacement: nn.Module = nn.Linear(last.in_features, n_outputs, bias=last.bias is not None)
     else:
-        new = nn.Conv2d(last.in_channels, n_outputs, last.kernel_size)  # type: ignore[arg-type]
-    module.set_submodule(name, new)
+        kernel_size = (last.kernel_size[0], last.kernel_size[1])
+        replacement = nn.Conv2d(last.in_channels, n_outputs, kernel_size)
+    module.set_submodule(name, replacement)
 
 
 def prefers_channels_last(module: nn.Module, device: torch.device, n_numbers: int) -> bool:
-    """Whether its convolutions are faster with the channels of a pixel side by side in memory.
+    """Tell whether convolutions are faster with the channels of a pixel side by side in memory.
 
     On the CPU a training step then takes 5 to 35 % less time, unless the weights, which are
     reordered in every step, are many times the `n_numbers` of a batch: `resnet18` takes 27 % more
-    on 16 images of 32 x 32, where they are 230 times as many.
+    on 16 images of 32 x 32, where they are 230 times as many (torch 2.15). This can go when
+    `python -m benchmarks.layouts` shows that torch is as fast in both layouts, or chooses itself.
     """
     if device.type != "cpu" or is_any_lazy(module):
         return False
     weights = sum(
         layer.weight.numel() for layer in module.modules() if isinstance(layer, nn.Conv2d)
     )
-    return 0 < weights <= 32 * n_numbers
+    return 0 < weights <= _WEIGHTS_PER_NUMBER * n_numbers
 
 
 def is_any_lazy(module: nn.Module) -> bool:
-    """Whether a layer takes its sizes from the first batch that comes."""
+    """Tell whether a layer takes its sizes from the first batch that comes."""
     return any(is_lazy(tensor) for tensor in chain(module.parameters(), module.buffers()))
 
 
 def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> list[str]:
-    """Keep the weights whose names match one of the patterns as they are; the names of these.
+    """Keep the weights whose names match one of the patterns as they are, and give these names.
 
     Raises
     ------
@@ -226,20 +265,27 @@ def freeze(module: nn.Module, patterns: Sequence[str] | str | None) -> list[str]
 
 
 def matching(pattern: str, names: Iterable[str], parameter: str) -> list[str]:
-    """The names of weights that a pattern matches, or those of a layer of that name."""
-    found = [
+    """Find the names of weights that a pattern matches, or those of a layer of that name.
+
+    Raises
+    ------
+    ValueError
+        If there are none; `parameter` is whose pattern it is.
+    """
+    matches = [
         name
         for name in names
         if fnmatch.fnmatchcase(name, pattern) or name.startswith(f"{pattern}.")
     ]
-    if not found:
+    if not matches:
         raise ValueError(
             f"`{parameter}` has the pattern {pattern!r}, which matches no weight; the names are "
             f"{_some(names)}."
         )
-    return found
+    return matches
 
 
 def _some(names: Iterable[str]) -> str:
-    known = list(names)
-    return ", ".join(known[:8]) + ", ..." * (len(known) > 8)
+    """The first eight names, for an error."""
+    shown = list(names)
+    return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown)

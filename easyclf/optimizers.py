@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -23,49 +25,57 @@ _NAMES: dict[str, type[torch.optim.Optimizer]] = {
 }
 # Where torch's fused implementations run.
 _FUSED_DEVICES = ("cpu", "cuda", "mps", "xpu")
+# Options of torch's optimizers that say how a step is computed: who gives one has decided.
+_IMPLEMENTATIONS = {"fused", "foreach", "differentiable", "capturable"}
+# The state that a setting needs, and the state beside it, whose shape it has.
+_STATE_OF_SETTINGS = (
+    ("max_exp_avg_sq", "amsgrad", "exp_avg_sq"),
+    ("momentum_buffer", "momentum", "square_avg"),
+    ("grad_avg", "centered", "square_avg"),
+)
+# Settings that may be given by patterns of the names of weights, beside `lr`.
+_BY_PATTERN = ("weight_decay", "momentum")
+OptimizerFactory = Callable[..., torch.optim.Optimizer]
 
 
 def build_optimizer(
-    optimizer: str | Callable[..., torch.optim.Optimizer],
+    optimizer: str | OptimizerFactory,
     module: nn.Module,
     lr: float | Mapping[str, float],
     keywords: Mapping[str, Any],
 ) -> torch.optim.Optimizer:
     """Make the optimizer of the weights of `module` that are to be trained.
 
-    A mapping `lr` gives patterns of the names of weights their learning rates; each weight takes
-    that of the first pattern that matches.
+    A mapping `lr`, or a mapping as `weight_decay` or `momentum`, gives patterns of the names of
+    weights their values; each weight takes that of the first pattern that matches.
 
     Raises
     ------
     ValueError
-        If the name is not in `torch.optim`, or a weight has no learning rate.
+        If the name is not in `torch.optim`, or a weight has no value of such a mapping.
     TypeError
         If `optimizer` is a finished optimizer, or does not take one of `keywords`.
     """
-    named_weights = dict(module.named_parameters())
-    parameters: list[Any] = [p for p in named_weights.values() if p.requires_grad]
     factory = resolve_optimizer(optimizer)
     named, _ = keyword_names(factory)
     check_keywords(factory, keywords, "optimizer", supplied=[*list(named)[:1], "lr"])
     arguments = dict(keywords)
-    own = factory.keywords if isinstance(factory, functools.partial) else {}
-    if isinstance(lr, Mapping):
-        groups = _groups(named_weights, lr)
-        # What the optimizer shows as its own is that of the first pattern.
-        lr = groups[0]["lr"]
-    else:
-        groups = None
-    if inspect.isclass(factory) or ("lr" in named and "lr" not in own):
+    parameters: list[Any] = [weight for weight in module.parameters() if weight.requires_grad]
+    by_pattern = {"lr": lr} | {name: keywords.get(name) for name in _BY_PATTERN}
+    patterns = {name: given for name, given in by_pattern.items() if isinstance(given, Mapping)}
+    if patterns:
+        _check_values(patterns)
+        parameters = _groups(dict(module.named_parameters()), patterns)
+        # What the optimizer shows as its own is that of the first group.
+        shown = {name: parameters[0][name] for name in patterns}
+        lr = shown.pop("lr", lr)
+        arguments |= shown
+    is_fixed = isinstance(factory, functools.partial) and "lr" in factory.keywords
+    if inspect.isclass(factory) or ("lr" in named and not is_fixed):
         arguments.setdefault("lr", lr)
-    is_decided = {"fused", "foreach", "differentiable", "capturable"} & set(keywords)
-    if inspect.isclass(factory) and "fused" in named and not is_decided:
-        has_sparse = any(getattr(layer, "sparse", False) for layer in module.modules())
-        arguments["fused"] = not has_sparse and all(
-            parameter.is_floating_point() and parameter.device.type in _FUSED_DEVICES
-            for parameter in parameters
-        )
-    built = make_optimizer(factory, groups or parameters, arguments)
+    if inspect.isclass(factory) and "fused" in named and not _IMPLEMENTATIONS & set(keywords):
+        arguments["fused"] = _can_fuse(module)
+    built = make_optimizer(factory, parameters, arguments)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
             f"`optimizer` {name_of(factory)} made a {type(built).__name__}; "
@@ -98,28 +108,18 @@ def make_optimizer(
     return optimizer
 
 
-def _groups(
-    weights: Mapping[str, torch.Tensor], rates: Mapping[str, float]
-) -> list[dict[str, Any]]:
-    """The weights to train by the learning rate that the first matching pattern gives them."""
-    left = {name: weight for name, weight in weights.items() if weight.requires_grad}
-    groups = []
-    for pattern, rate in rates.items():
-        names = [name for name in matching(pattern, weights, "lr") if name in left]
-        if names:
-            groups.append({"params": [left.pop(name) for name in names], "lr": rate})
-    if left:
-        raise ValueError(
-            f"`lr` {dict(rates)!r} has no pattern for {len(left)} weight(s), the first of them "
-            f"{next(iter(left))!r}; add '*' with a rate for the others."
-        )
-    return groups
-
-
 def resolve_optimizer(
-    optimizer: str | Callable[..., torch.optim.Optimizer] | torch.optim.Optimizer,
-) -> Callable[..., torch.optim.Optimizer]:
-    """The class or factory that `optimizer` means."""
+    optimizer: str | OptimizerFactory | torch.optim.Optimizer,
+) -> OptimizerFactory:
+    """Find the class or factory that `optimizer` means.
+
+    Raises
+    ------
+    ValueError
+        If the name is not in `torch.optim`.
+    TypeError
+        If it is a finished optimizer.
+    """
     if isinstance(optimizer, torch.optim.Optimizer):
         raise TypeError(
             f"`optimizer` is a finished {type(optimizer).__name__}, bound to the weights of "
@@ -136,6 +136,77 @@ def resolve_optimizer(
     return _NAMES[optimizer.lower()]
 
 
+def _groups(
+    weights: Mapping[str, torch.Tensor], patterns: Mapping[str, Mapping[str, float]]
+) -> list[dict[str, Any]]:
+    """Sort the weights to train into groups with one value of each setting.
+
+    `patterns` are those of each setting: "lr", "weight_decay". The groups come in the order of
+    the patterns.
+    """
+    trained = [name for name, weight in weights.items() if weight.requires_grad]
+    places = {
+        setting: _places(weights, trained, setting, values) for setting, values in patterns.items()
+    }
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in trained:
+        groups.setdefault(tuple(place[name] for place in places.values()), []).append(name)
+    values_of = {setting: list(values.values()) for setting, values in patterns.items()}
+    return [
+        {
+            "params": [weights[name] for name in groups[key]],
+            **{
+                setting: values_of[setting][place]
+                for setting, place in zip(patterns, key, strict=True)
+            },
+        }
+        for key in sorted(groups)
+    ]
+
+
+def _places(
+    weights: Mapping[str, torch.Tensor],
+    trained: list[str],
+    setting: str,
+    values: Mapping[str, float],
+) -> dict[str, int]:
+    """The place of the first pattern that matches each name."""
+    parameter = setting if setting == "lr" else f"optimizer__{setting}"
+    places: dict[str, int] = {}
+    for place, pattern in enumerate(values):
+        for name in matching(pattern, weights, parameter):
+            places.setdefault(name, place)
+    left = [name for name in trained if name not in places]
+    if left:
+        word = "rate" if setting == "lr" else "value"
+        raise ValueError(
+            f"`{parameter}` {dict(values)!r} has no pattern for {len(left)} weight(s), the first "
+            f"of them {left[0]!r}; add '*' with a {word} for the others."
+        )
+    return places
+
+
+def _check_values(patterns: Mapping[str, Mapping[str, float]]) -> None:
+    """Refuse what torch checks for all weights together only: values below 0 in one group."""
+    for setting in patterns.keys() - {"lr"}:  # the estimator has checked these
+        values = patterns[setting].values()
+        if not values or not all(isinstance(v, Real) and 0 <= v < math.inf for v in values):
+            raise ValueError(
+                f"`optimizer__{setting}` must be a number, or a dict of patterns and numbers of at "
+                f"least 0; got {dict(patterns[setting])!r}."
+            )
+
+
+def _can_fuse(module: nn.Module) -> bool:
+    """Tell whether torch's fused kernels take all weights: dense, floating, on a known device."""
+    has_sparse = any(getattr(layer, "sparse", False) for layer in module.modules())
+    return not has_sparse and all(
+        weight.is_floating_point() and weight.device.type in _FUSED_DEVICES
+        for weight in module.parameters()
+        if weight.requires_grad
+    )
+
+
 def continue_from(
     new: torch.optim.Optimizer,
     module: nn.Module,
@@ -144,43 +215,48 @@ def continue_from(
 ) -> None:
     """Take over what `old` learned of the weights of the same names in `old_module`.
 
-    The settings stay those of `new`, which may have its weights in another order, or others.
+    The settings stay those of `new`, which may have its weights in another order, or others. The
+    state is copied: `old` still counts if the run that goes on fails.
     """
     if type(new) is not type(old):
         return
-    before = dict(old_module.named_parameters())
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    parameters = [parameter for group in new.param_groups for parameter in group["params"]]
-    earlier = [parameter for group in old.param_groups for parameter in group["params"]]
-    old_names = {id(parameter): name for name, parameter in before.items()}
-    is_same = [names.get(id(p)) for p in parameters] == [old_names.get(id(p)) for p in earlier]
-    if isinstance(new, torch.optim.LBFGS) and not is_same:
+    names = _names_of_weights(new, module)
+    if isinstance(new, torch.optim.LBFGS) and names != _names_of_weights(old, old_module):
         return  # it keeps one vector for all of them
+    old_weights = dict(old_module.named_parameters())
     state: dict[Any, Any] = {
         key: copy.deepcopy(value)
         for key, value in old.state.items()
         if not isinstance(key, torch.Tensor)
     }
-    for position, parameter in enumerate(parameters):
-        known = before.get(names.get(id(parameter), ""))
-        if known is not None and known.shape == parameter.shape and known in old.state:
-            # A copy: the old one still counts if the run that goes on fails.
-            state[position] = copy.deepcopy(old.state[known])
-            state[position] |= _missing_state(new, state[position])
+    for position, (name, weight) in enumerate(zip(names, _weights_of(new), strict=True)):
+        old_weight = old_weights.get(name)
+        if old_weight is not None and old_weight.shape != weight.shape:
+            old_weight = None
+        if old_weight is not None and old_weight in old.state:
+            state[position] = _continued_state(new, old.state[old_weight])
         elif isinstance(new, torch.optim.SGD) and any(g["momentum"] for g in new.param_groups):
             # The fused kernel wants a buffer for all weights of a group or for none.
-            state[position] = {"momentum_buffer": torch.zeros_like(parameter)}
+            state[position] = {"momentum_buffer": torch.zeros_like(weight)}
     new.load_state_dict({"state": state, "param_groups": new.state_dict()["param_groups"]})
 
 
-def _missing_state(new: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """What a setting that the earlier run had not needs to begin with."""
-    missing = {}
-    for name, needs, like in (
-        ("max_exp_avg_sq", "amsgrad", "exp_avg_sq"),
-        ("momentum_buffer", "momentum", "square_avg"),
-        ("grad_avg", "centered", "square_avg"),
-    ):
-        if new.defaults.get(needs) and like in state and name not in state:
-            missing[name] = torch.zeros_like(state[like])
-    return missing
+def _weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
+
+
+def _names_of_weights(optimizer: torch.optim.Optimizer, module: nn.Module) -> list[str]:
+    """The names in `module` of the optimizer's weights, in its order; "" for one of no name."""
+    names = {id(weight): name for name, weight in module.named_parameters()}
+    return [names.get(id(weight), "") for weight in _weights_of(optimizer)]
+
+
+def _continued_state(
+    optimizer: torch.optim.Optimizer, learned: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Copy the state of a weight, with zeros for what a setting needs that it had not before."""
+    state = copy.deepcopy(dict(learned))
+    for name, setting, beside in _STATE_OF_SETTINGS:
+        if optimizer.defaults.get(setting) and beside in state and name not in state:
+            state[name] = torch.zeros_like(state[beside])
+    return state

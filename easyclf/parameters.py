@@ -4,49 +4,59 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from easyclf.checks import did_you_mean
+from easyclf.vocabulary import FOREIGN_PARAMETERS, FOREIGN_PREFIXES
 
 PREFIXES = ("module", "optimizer", "loss", "loader")
 
-
-# What other libraries call them.
-_ELSEWHERE = {
-    "alpha": "optimizer__weight_decay",
-    "criterion": "loss",
-    "hidden_layer_sizes": "module__hidden",
-    "learning_rate": "lr",
-    "learning_rate_init": "lr",
-    "max_epochs": "epochs",
-    "max_iter": "epochs",
-    "momentum": "optimizer__momentum",
-    "n_epochs": "epochs",
-    "num_epochs": "epochs",
-    "num_workers": "loader__num_workers",
-    "solver": "optimizer",
-    "weight_decay": "optimizer__weight_decay",
-}
+# How alike a name and a parameter have to be, to be taken for each other: `scheduler` and
+# `shuffle` are not. What is nearer still is a slip of the finger.
+_NEAR, _SLIP = 0.7, 0.85
+# Letters from which on what is glued to a prefix, as in `modulehidden`, is a name.
+_SHORTEST_NAME = 3
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A clause that names the parameter which is probably meant, or an empty string."""
-    if name in _ELSEWHERE:
-        return f"; did you mean `{_ELSEWHERE[name]}`?"
-    return did_you_mean(name, known)
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Name the parameter which is probably meant, in a clause; a full stop where none is near.
+
+    Foreign words come first, then slips of the finger, and `__` that is another sign or none.
+    """
+    names = list(names)
+    advice = did_you_mean(name, names, words=FOREIGN_PARAMETERS, nearness=_SLIP)
+    if advice != ".":
+        return advice
+    meant = _forwarded_name(name)
+    return f"; did you mean `{meant}`?" if meant else did_you_mean(name, names, nearness=_NEAR)
+
+
+def _forwarded_name(name: str) -> str | None:
+    """The parameter that is meant by a prefix without its `__`, or by another library's."""
+    prefixes = {**FOREIGN_PREFIXES, **{prefix: prefix for prefix in PREFIXES}}
+    for prefix in sorted(prefixes, key=len, reverse=True):  # `network` before `net`
+        rest = name.removeprefix(prefix)
+        is_glued = prefix in PREFIXES and len(rest) >= _SHORTEST_NAME
+        if name.startswith(prefix) and (rest.startswith("_") or is_glued) and rest.strip("_"):
+            rest = rest.lstrip("_")
+            # The shuffling and the batches of a loader are the estimator's.
+            is_own = prefixes[prefix] == "loader" and rest in ("shuffle", "batch_size")
+            return rest if is_own else f"{prefixes[prefix]}__{rest}"
+    return None
 
 
 def is_forwarded(name: str) -> bool:
-    """Whether `name` is one of `module__*`, `optimizer__*`, `loss__*` or `loader__*`."""
+    """Tell whether `name` is one of `module__*`, `optimizer__*`, `loss__*` or `loader__*`."""
     prefix, separator, rest = name.partition("__")
     return prefix in PREFIXES and bool(separator) and bool(rest)
 
 
 def forwarded(parameters: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """What the user gave as `prefix__*`, without the prefix."""
+    """Select what the user gave as `prefix__*`, without the prefix."""
     start = f"{prefix}__"
     return {
         name.removeprefix(start): value
@@ -73,18 +83,19 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
     """`get_params` and `set_params` with the forwarded parameters, kept as plain attributes."""
 
     def _set_forwarded(self, parameters: dict[str, Any]) -> None:
-        known = self._get_param_names()
         for name, value in parameters.items():
             if not is_forwarded(name):
                 _, separator, rest = name.partition("__")
-                candidates = [f"{p}__{rest}" for p in PREFIXES] if separator else known
+                candidates = [f"{prefix}__{rest}" for prefix in PREFIXES]
+                if not separator:
+                    candidates = self._get_param_names()
                 raise TypeError(
                     f"{type(self).__name__} has no parameter `{name}`{suggestion(name, candidates)}"
                 )
             setattr(self, name, value)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters of this estimator, `module__*` and its kin included.
+        """Get the parameters of this estimator, `module__*` and other forwarded ones included.
 
         Parameters
         ----------
@@ -118,12 +129,12 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             If a name is not a parameter.
         """
         own = {name: value for name, value in params.items() if not is_forwarded(name)}
-        known = self._get_param_names()
+        names = self._get_param_names()
         for name in own:
-            if name not in known:
+            if name not in names:
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {type(self).__name__}"
-                    f"{suggestion(name, known)} Valid parameters are: {known}, and any "
+                    f"{suggestion(name, names)} Valid parameters are: {names}, and any "
                     f"{', '.join(f'`{prefix}__*`' for prefix in PREFIXES)}."
                 )
         super().set_params(**own)
@@ -131,3 +142,24 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             if is_forwarded(name):
                 setattr(self, name, value)
         return self
+
+    @contextmanager
+    def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
+        """Other parameters, for a while."""
+        known = self._get_param_names()
+        for name in overrides:
+            if name not in known and not is_forwarded(name):
+                raise TypeError(
+                    f"`fit` got an unknown argument `{name}`{suggestion(name, known)} It takes "
+                    f"the parameters of {type(self).__name__} beside its own."
+                )
+        before = vars(self).copy()
+        self.set_params(**overrides)
+        try:
+            yield
+        finally:
+            for name in overrides:
+                if name in before:
+                    setattr(self, name, before[name])
+                else:
+                    delattr(self, name)

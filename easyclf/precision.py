@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -12,60 +13,86 @@ from easyclf.nested import Tensors, call
 Forward = Callable[..., Any]
 
 
-class Precision:
-    """Full precision (float32 or float64): plain backward and plain step.
+class Precision(ABC):
+    """How a forward pass, a backward pass and a step of the optimizer are computed.
 
-    Attributes
+    Parameters
     ----------
     dtype : torch.dtype
         The dtype of the module's weights and of the rows that it is given.
+
+    Attributes
+    ----------
+    is_recordable : bool
+        Whether a step is no more than a backward pass and `optimizer.step`.
     """
 
-    # Whether a step is no more than a backward pass and `optimizer.step`.
     is_recordable = True
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
+    @abstractmethod
     def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
-        """The outputs of the forward pass, in `dtype`."""
-        outputs: torch.Tensor = call(forward, x)
-        return outputs
+        """Compute the outputs of `x`, of shape (n_rows, ...), with their graph, in `dtype`."""
 
+    @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:
-        """Compute the gradients of `loss`."""
-        loss.backward()  # type: ignore[no-untyped-call]
+        """Add the gradients of `loss`, of shape (), to those of the weights."""
 
+    @abstractmethod
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the gradients those of the loss itself, before they are looked at."""
 
+    @abstractmethod
     def step(self, optimizer: torch.optim.Optimizer) -> None:
         """Update the weights."""
+
+
+class UnscaledPrecision(Precision):
+    """Gradients that need no scaling: plain backward and plain step."""
+
+    def backward(self, loss: torch.Tensor) -> None:
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
         optimizer.step()
 
 
-class MixedPrecision(Precision):
-    """bf16 autocast: weights stay float32, matrix products are in half the bits."""
-
-    def __init__(self, device: torch.device, reduced: torch.dtype) -> None:
-        super().__init__(torch.float32)
-        self._device_type, self._reduced = device.type, reduced
+class FullPrecision(UnscaledPrecision):
+    """All arithmetic in the dtype of the weights, float32 or float64."""
 
     def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
-        with torch.autocast(self._device_type, dtype=self._reduced):
-            outputs: torch.Tensor = call(forward, x)
-        # Losses are sums of many small numbers: they are computed in full precision.
-        return outputs.float()
+        outputs: torch.Tensor = call(forward, x)
+        return outputs
 
 
-class ScaledPrecision(MixedPrecision):
+class MixedPrecision(UnscaledPrecision):
+    """bf16 autocast: weights stay float32, matrix products are in half the bits."""
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__(torch.float32)
+        self._device_type = device.type
+
+    def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
+        return _run_autocast(forward, x, self._device_type, torch.bfloat16)
+
+
+class ScaledPrecision(Precision):
     """fp16 autocast, with the gradients scaled so that small ones do not vanish."""
 
     is_recordable = False
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__(device, torch.float16)
+        super().__init__(torch.float32)
+        self._device_type = device.type
         self._scaler = torch.amp.GradScaler(device.type)
+
+    def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
+        return _run_autocast(forward, x, self._device_type, torch.float16)
 
     def backward(self, loss: torch.Tensor) -> None:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -78,15 +105,31 @@ class ScaledPrecision(MixedPrecision):
         self._scaler.update()
 
 
+def _run_autocast(
+    forward: Forward, x: Tensors, device_type: str, reduced: torch.dtype
+) -> torch.Tensor:
+    """Outputs in float32 of a forward pass whose matrix products are in `reduced`."""
+    with torch.autocast(device_type, dtype=reduced):
+        outputs: torch.Tensor = call(forward, x)
+    # Losses are sums of many small numbers: they are computed in full precision.
+    return outputs.float()
+
+
 def precision_dtype(name: str) -> torch.dtype:
     """The dtype of the weights and of the inputs under that precision."""
     return torch.float64 if name == "float64" else torch.float32
 
 
 def resolve_precision(name: str, device: torch.device) -> Precision:
-    """The `Precision` of that name, refused where the device cannot do it."""
+    """Make the `Precision` of that name.
+
+    Raises
+    ------
+    ValueError
+        If the device cannot compute in it.
+    """
     if name == "bf16":
-        return MixedPrecision(device, torch.bfloat16)
+        return MixedPrecision(device)
     if name == "fp16":
         if device.type == "cpu":
             raise ValueError(
@@ -96,4 +139,4 @@ def resolve_precision(name: str, device: torch.device) -> Precision:
         return ScaledPrecision(device)
     if name == "float64" and device.type == "mps":
         raise ValueError("`precision` is 'float64', which mps does not have; use device='cpu'.")
-    return Precision(precision_dtype(name))
+    return FullPrecision(precision_dtype(name))

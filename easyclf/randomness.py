@@ -7,10 +7,12 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 import numpy as np
 import torch
 
+_64_BITS = 2**64 - 1
 # The random states are the process's: whoever seeds them keeps other threads waiting.
 _lock = threading.RLock()
 
@@ -37,9 +39,17 @@ def draw_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(random_state)
 
 
-def seed_after(seed: int, epochs: int) -> int:
-    """The seed with which a run that has `epochs` epochs behind it goes on."""
-    return int(np.random.SeedSequence([seed, epochs]).generate_state(1)[0]) if epochs else seed
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed below 2**32 of an epoch, whichever epochs ran before it in this process.
+
+    It is the upper half of the number at place `epoch` of the sequence that SplitMix64 begins at
+    `seed` (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014):
+    a microsecond, where NumPy's `SeedSequence` takes nine.
+    """
+    mixed = (seed + epoch * 0x9E3779B97F4A7C15) & _64_BITS
+    mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 & _64_BITS
+    mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB & _64_BITS
+    return (mixed ^ (mixed >> 31)) >> 32
 
 
 @contextmanager
@@ -64,16 +74,11 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
 @contextmanager
 def own_states(seed: int, device: torch.device) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block, and put their states back after it."""
-    accelerator = {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)
+    accelerator = _accelerator(device)
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     own = accelerator.get_rng_state() if accelerator else None
     try:
-        random.seed(seed)
-        np.random.seed(seed)
-        # `torch.manual_seed` would also queue a call for a CUDA that nobody uses: 0.1 ms each time.
-        torch.default_generator.manual_seed(seed)
-        if accelerator:
-            accelerator.manual_seed(seed)
+        seed_generators(seed, device)
         yield
     finally:
         random.setstate(python)
@@ -81,3 +86,18 @@ def own_states(seed: int, device: torch.device) -> Iterator[None]:
         torch.set_rng_state(cpu)
         if accelerator and own is not None:
             accelerator.set_rng_state(own)
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed the global generators of Python, NumPy and torch, for that device too."""
+    random.seed(seed)
+    np.random.seed(seed)
+    # `torch.manual_seed` would also queue a call for a CUDA that nobody uses: 0.1 ms each time.
+    torch.default_generator.manual_seed(seed)
+    accelerator = _accelerator(device)
+    if accelerator:
+        accelerator.manual_seed(seed)
+
+
+def _accelerator(device: torch.device) -> ModuleType | None:
+    return {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)

@@ -1,51 +1,124 @@
-"""Copies of tensors that can be put back."""
+"""Copies of tensors and of generators' states, which can be put back."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 
 class Snapshot:
-    """A copy of the weights and buffers of a module, which can be put back.
+    """Copies of weights, buffers, other tensors and generators' states, which can be put back.
+
+    The copies are made at once, and anew by every `take`.
 
     Parameters
     ----------
-    module : nn.Module
-        The module.
+    module : nn.Module, default=None
+        Its weights and buffers are copied. A buffer is known by its name, since a module may put
+        another tensor in its place.
+    tensors : iterable of Tensor, default=()
+        More tensors, of any shapes.
+    generators : iterable of Generator, default=()
+        Generators whose states are copied.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._parameters = [parameter.detach() for parameter in module.parameters()]
-        # By name, since a module may put another tensor in the place of a buffer.
+    def __init__(
+        self,
+        module: nn.Module | None = None,
+        tensors: Iterable[torch.Tensor] = (),
+        generators: Iterable[torch.Generator] = (),
+    ) -> None:
+        layers = [] if module is None else list(module.modules())
+        weights = [] if module is None else [p.detach() for p in module.parameters()]
+        self._weights = weights
+        self._tensors = weights + [tensor.detach() for tensor in tensors]
         self._buffers = [
-            (layer, name)
-            for layer in module.modules()
-            for name, _ in layer.named_buffers(recurse=False)
+            (layer, name, buffer)
+            for layer in layers
+            for name, buffer in layer.named_buffers(recurse=False)
         ]
-        self._saved = [tensor.clone() for tensor in self._live()]
+        self._generators = list(generators)
+        self._copies = [tensor.clone() for tensor in self._live()]
+        self._states = [generator.get_state() for generator in self._generators]
 
     def _live(self) -> list[torch.Tensor]:
+        """The tensors themselves, the present buffers behind the others."""
         if not self._buffers:
-            return self._parameters
-        buffers = [getattr(layer, name).detach() for layer, name in self._buffers]
-        return self._parameters + buffers
+            return self._tensors
+        return self._tensors + [getattr(layer, name).detach() for layer, name, _ in self._buffers]
 
+    @property
+    def values(self) -> list[torch.Tensor]:
+        """The copies, in their shapes, and states of generators; the snapshot owns them."""
+        return self._copies + self._states
+
+    def live_values(self) -> list[torch.Tensor]:
+        """The tensors themselves, as they are now, and copies of the generators' present states.
+
+        They are in the order and of the shapes of `values`.
+        """
+        return self._live() + [generator.get_state() for generator in self._generators]
+
+    @torch.no_grad()
     def take(self) -> None:
-        """Copy the weights as they are now."""
-        torch._foreach_copy_(self._saved, self._live())
+        """Copy everything as it is now."""
+        copy_each(self._copies, self._live())
+        self._states = [generator.get_state() for generator in self._generators]
 
+    @torch.no_grad()
     def restore(self) -> None:
-        """Put the copied weights back into the module."""
-        torch._foreach_copy_(self._live(), self._saved)
+        """Put the copies back, and the buffers whose places other tensors have taken."""
+        for layer, name, buffer in self._buffers:
+            if getattr(layer, name) is not buffer:
+                setattr(layer, name, buffer)
+        copy_each(self._live(), self._copies)
+        self._restore_generators()
 
-    def is_live_finite(self) -> bool:
-        """Whether the weights, as they are now, are finite."""
-        floating = [tensor for tensor in self._parameters if tensor.is_floating_point()]
-        norms = torch.stack(torch._foreach_norm(floating))
-        # The norm of huge weights overflows before they do.
-        return math.isfinite(norms.max().item()) or all(
-            bool(tensor.isfinite().all()) for tensor in floating
-        )
+    @torch.no_grad()
+    def restore_changed(self) -> None:
+        """Put back what has changed; the rest is not written to, as a mapped file may not be."""
+        for live, copy in zip(self._live(), self._copies, strict=True):
+            if not torch.equal(live, copy):
+                live.copy_(copy)
+        self._restore_generators()
+
+    def are_weights_finite(self) -> bool:
+        """Tell whether the module's weights, as they are now, are finite; the host waits once."""
+        return are_finite(self._weights)
+
+    def _restore_generators(self) -> None:
+        for generator, state in zip(self._generators, self._states, strict=True):
+            generator.set_state(state)
+
+
+def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
+    """Copy each source into the target at its place of the same shape."""
+    try:
+        # One call for all tensors: less time than a loop takes. The name is private.
+        torch._foreach_copy_(targets, sources)
+    except (AttributeError, RuntimeError, TypeError):
+        for target, source in zip(targets, sources, strict=True):
+            target.copy_(source)
+
+
+@torch.no_grad()
+def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
+    """Tell whether all numbers of tensors of any shapes are finite; the host waits once."""
+    floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
+    if not floating:
+        return True
+    norms = torch.stack([norm.to(floating[0].device) for norm in _norms(floating)])
+    # The norm of huge numbers overflows before they do.
+    return math.isfinite(norms.max().item()) or all(
+        bool(tensor.isfinite().all()) for tensor in floating
+    )
+
+
+def _norms(tensors: list[torch.Tensor]) -> Iterable[torch.Tensor]:
+    try:
+        return torch._foreach_norm(tensors)  # private, and one call for all
+    except (AttributeError, RuntimeError, TypeError):
+        return [torch.linalg.vector_norm(tensor) for tensor in tensors]

@@ -1,4 +1,4 @@
-"""The state of a run: the one object that the hooks of callbacks are given."""
+"""The state of a run: the one argument of every hook."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from easyclf.history import History
 
 
 class TrainingState:
-    """What a run knows of itself.
+    """The present state of a run.
 
     Attributes
     ----------
     module : nn.Module
         The user's own module: to look at, to save.
     forward : callable
-        What the step calls: the module, or it compiled or wrapped.
+        The function that the step calls: the module, or it compiled or wrapped.
     optimizer : torch.optim.Optimizer
         The optimizer.
     head : Head
         The meaning of the outputs: losses, probabilities, answers.
     quantities : tuple of str
-        Names of what every epoch will measure.
+        Names of the figures that every epoch will measure.
     epochs : int
         The number of the last epoch that is planned.
     steps_per_epoch : int or None
@@ -40,7 +40,8 @@ class TrainingState:
         Steps of the optimizer in this run.
     logs : dict of str to float
         In `on_epoch_end` the quantities of the epoch; in `on_batch_end` the `loss` and the
-        `accuracy` of the batch, as tensors on the device, since reading them makes the host wait.
+        `accuracy` of the batch, as tensors of shape () on the device, since reading them makes
+        the host wait.
     history : History
         The epochs that are done, those of earlier runs that this one continues included.
     stop_reason : str or None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -15,10 +16,23 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 Labels = NDArray[Any]
+_SPARSE = (sp.spmatrix, sp.sparray)
 
 
-def read_labels(y: Any, name: str = "y") -> Labels:
-    """The labels as a NumPy array of one column, or of one 0/1 column a label (multilabel).
+def read_labels(y: object, name: str = "y") -> Labels:
+    """Read labels into NumPy.
+
+    Parameters
+    ----------
+    y : array-like, tensor, frame or sparse matrix of shape (n_rows,), (n_rows, 1) or more columns
+        Classes, or one 0/1 column for each label (multilabel).
+    name : str, default="y"
+        What the errors call it.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+        Multilabel: int64. It may share the memory of `y`.
 
     Raises
     ------
@@ -32,7 +46,7 @@ def read_labels(y: Any, name: str = "y") -> Labels:
     if isinstance(y, torch.Tensor):
         # One column of classes is a habit of torch's, and no mistake.
         y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
-    labels: Labels = y.toarray() if sp.issparse(y) else np.asarray(y)
+    labels: Labels = y.toarray() if isinstance(y, _SPARSE) else np.asarray(y)
     if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
         # NumPy makes a string of a 1 or a NaN beside strings.
         _check_objects(np.asarray(y, dtype=object), name)
@@ -61,11 +75,8 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         missing = ~np.isfinite(labels)
         words = "NaN" if np.isnan(labels).any() else "infinity"
     elif labels.dtype == object:
-        # NaN and NaT differ from themselves; pandas' NA refuses to say.
-        missing = np.array(
-            [v is None or type(v).__name__ in ("NAType", "NaTType") or v != v for v in labels.flat],
-            dtype=bool,
-        ).reshape(labels.shape)
+        missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool)
+        missing = missing.reshape(labels.shape)
         words = "NaN"
     else:
         return
@@ -77,15 +88,25 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         )
 
 
+def _is_missing(label: object) -> bool:
+    """Tell whether one label is None, NaN, or what pandas takes for missing."""
+    if label is None:
+        return True
+    pandas = sys.modules.get("pandas")  # without it there is no NA of its own
+    if pandas is not None and (label is pandas.NA or label is pandas.NaT):
+        return True
+    return bool(label != label)  # as NaN, and NumPy's NaT, alone
+
+
 def _check_objects(labels: Labels, name: str) -> None:
-    """Refuse missing labels, and such as [1, "1"], which have no order."""
+    """Refuse missing labels, and labels that have no order, as 1 and "1"."""
     _check_none_missing(labels, name)
-    first: dict[type, Any] = {}
+    examples: dict[type, Any] = {}
     for value in labels.flat:
-        kind = str if isinstance(value, str) else bytes if isinstance(value, bytes) else object
-        first.setdefault(kind, value)
-    if len(first) > 1:
-        shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in first.values())
+        text_types = [text for text in (str, bytes) if isinstance(value, text)]
+        examples.setdefault(text_types[0] if text_types else object, value)
+    if len(examples) > 1:
+        shown = " and ".join(f"{value!r} ({type(value).__name__})" for value in examples.values())
         raise ValueError(f"`{name}` has labels of mixed types: {shown}; give all of them one type.")
 
 
@@ -116,8 +137,8 @@ class TargetEncoder:
             return self
         from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
 
-        known = read_labels(classes, "classes") if classes is not None else labels
-        self._encoder = LabelEncoder().fit(known)
+        seen = read_labels(classes, "classes") if classes is not None else labels
+        self._encoder = LabelEncoder().fit(seen)
         self.classes_ = self._encoder.classes_
         if len(self.classes_) < 2:
             raise ValueError(
@@ -127,7 +148,25 @@ class TargetEncoder:
         return self
 
     def transform(self, labels: Labels, name: str = "y") -> NDArray[Any]:
-        """Codes (int64) of classes, or the indicator (int64) of labels, in the fitted order."""
+        """Turn labels into codes.
+
+        Parameters
+        ----------
+        labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+            As `read_labels` gives them.
+        name : str, default="y"
+            What the errors call them.
+
+        Returns
+        -------
+        codes : ndarray of the shape of `labels`, int64
+            Places of classes in `classes_`, or the indicator itself. It may be `labels`.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not that of training, or a label is none of the classes.
+        """
         if (labels.ndim == 2) != self.is_multilabel or (
             self.is_multilabel and labels.shape[1] != len(self.classes_)
         ):
@@ -142,9 +181,9 @@ class TargetEncoder:
             unknown = labels[(labels < 0) | (labels >= len(self.classes_))]
             codes: NDArray[Any] = labels.astype(np.int64, copy=False)
         else:
-            seen = np.isin(labels, self.classes_)
-            unknown = labels[~seen]
-            codes = self._encoder.transform(labels) if seen.all() else labels
+            is_class = np.isin(labels, self.classes_)
+            unknown = labels[~is_class]
+            codes = self._encoder.transform(labels) if is_class.all() else labels
         if len(unknown):
             raise ValueError(
                 f"`{name}` has labels that are not among the training classes: "
@@ -153,10 +192,16 @@ class TargetEncoder:
             )
         return codes
 
-    def transform_tensor(self, labels: Any) -> torch.Tensor:
-        """`transform` for a batch that a DataLoader yields."""
-        is_plain = isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.is_cpu
-        if is_plain and labels.dtype == torch.int64 and self.classes_.dtype == np.int64:
+    def transform_tensor(self, labels: object) -> torch.Tensor:
+        """Turn labels of a batch of a DataLoader, of shape (n_rows,) or more, into codes (int64).
+
+        The codes may share the memory of `labels`.
+        """
+        if (
+            isinstance(labels, torch.Tensor)
+            and (labels.ndim, labels.dtype, labels.is_cpu) == (1, torch.int64, True)
+            and self.classes_.dtype == np.int64
+        ):
             # What is below takes longer than a small module's step.
             classes = torch.from_numpy(self.classes_)
             codes = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)
@@ -168,7 +213,28 @@ class TargetEncoder:
 def class_weights(
     class_weight: Mapping[Any, float] | str | None, encoder: TargetEncoder, codes: Labels | None
 ) -> torch.Tensor | None:
-    """One weight a class, by scikit-learn's rules: "balanced", or a dict of classes."""
+    """Compute one weight for each class, by scikit-learn's rules.
+
+    Parameters
+    ----------
+    class_weight : mapping, "balanced" or None
+        As in `Estimator`.
+    encoder : TargetEncoder
+        The classes.
+    codes : ndarray of shape (n_rows,) or None
+        Codes of the training rows, where they are known; "balanced" needs them.
+
+    Returns
+    -------
+    weights : Tensor of shape (n_classes,), float64, or None
+        None without `class_weight`.
+
+    Raises
+    ------
+    ValueError
+        If the target is multilabel, a class is unknown, a weight is not a number of at least 0,
+        or no row has weight.
+    """
     if class_weight is None:
         return None
     if encoder.is_multilabel:
@@ -183,15 +249,33 @@ def class_weights(
         weights = np.ones(len(classes))
         weights[present] = compute_class_weight(class_weight, classes=present, y=codes)
         return torch.from_numpy(weights)
-    known = classes.tolist()
-    unknown = [key for key in class_weight if key not in known]
+    labels = classes.tolist()
+    unknown = [label for label in class_weight if label not in labels]
     wrong = {k: w for k, w in class_weight.items() if not (isinstance(w, Real) and 0 <= w < np.inf)}
     if unknown or wrong:
         raise ValueError(
             f"`class_weight` has {'unknown classes' if unknown else 'negative or infinite weights'}"
-            f" {unknown or wrong}; expected weights of at least 0 for some of {known}."
+            f" {unknown or wrong}; expected weights of at least 0 for some of {labels}."
         )
-    weights = np.array([dict(class_weight).get(label, 1.0) for label in known], dtype=float)
+    weights = np.array([dict(class_weight).get(label, 1.0) for label in labels], dtype=float)
     if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
     return torch.from_numpy(weights)
+
+
+def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -> float:
+    """The share of the labels that are answered right; a multilabel row counts as a whole.
+
+    Parameters
+    ----------
+    labels, answers : ndarray of shape (n_samples,) or (n_samples, n_labels)
+        What is true, and what was predicted.
+    sample_weight : array-like of shape (n_samples,) or None
+        Weights of the rows.
+    """
+    if labels.dtype.kind == "S":  # scikit-learn's metrics refuse bytes
+        weights = None if sample_weight is None else np.asarray(sample_weight)
+        return float(np.average(answers == labels, weights=weights))
+    from sklearn.metrics import accuracy_score  # which takes 50 ms to import
+
+    return float(accuracy_score(labels, answers, sample_weight=sample_weight))

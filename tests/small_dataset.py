@@ -60,3 +60,7 @@ def fit(X, module=None, **parameters):
     if isinstance(X, DataLoader):
         parameters["batch_size"] = "auto"
     return Estimator(module or network(), **parameters).fit(X)
+
+
+def weights(clf):
+    return [weight.tolist() for weight in clf.module_.parameters()]

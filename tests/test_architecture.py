@@ -1,70 +1,117 @@
-"""Imports point down: a module imports only from floors below its own."""
+"""Imports point down and through doors, without a cycle; files and functions stay small."""
 
 import ast
+import graphlib
+import importlib
 import sys
-from pathlib import Path
 
 import pytest
 
-import easyclf
+import measure_code
+from measure_code import PACKAGE
 
-PACKAGE = Path(easyclf.__file__).parent
 FLOORS = {
-    "bedrock": ["validation", "device", "randomness", "interrupts"],
+    "bedrock": ["exceptions", "checks", "constraints", "vocabulary", "device", "randomness", "run"],
     "ground": [
-        "products",
-        "tape",
-        "purity",
+        "nested",
+        "snapshots",
+        "history",
         "parameters",
         "targets",
-        "metrics",
+        "decisions",
+        "losses",
+        "output_kinds",
+        "heads",
+        "mlp",
         "modules",
         "optimizers",
         "precision",
-        "losses",
-        "heads",
-        "history",
-        "decisions",
         "data",
-        "capture",
-        "inputs",
     ],
     "state": ["state"],
     "hooks": ["callbacks"],
-    "engine": ["probing", "evaluation", "step", "trainer", "run"],
+    "engine": ["tape", "engine"],
     "face": ["estimator"],
 }
-# Within a floor, a file may lean on those before it: the state a head, the head the targets.
+# Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]
+FOLDERS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists())
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 
-def imported_nouns(path):
-    """Top-level nouns of the package that a file imports."""
-    found = set()
+def imports(path):
+    """Dotted names of the files of the package that a file imports, lazily too."""
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("easyclf."):
-            found.add(node.module.split(".")[1])
-        assert not (isinstance(node, ast.ImportFrom) and node.level), f"{path}: relative import"
-    return found
+        if isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("easyclf") for alias in node.names), path
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        assert not node.level, f"{path.relative_to(PACKAGE)} has a relative import"
+        if node.module == "easyclf":
+            yield from (f"easyclf.{alias.name}" for alias in node.names)
+        elif (node.module or "").startswith("easyclf."):
+            yield node.module
 
 
-def files_of(noun):
-    folder = PACKAGE / noun
-    return sorted(folder.glob("*.py")) if folder.is_dir() else [PACKAGE / f"{noun}.py"]
+def noun_of(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-@pytest.mark.parametrize("noun", ORDER)
-def test_imports_point_down(noun):
+def show(path):
+    return str(path.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("path", FILES, ids=show)
+def test_imports_point_down(path):
+    noun = noun_of(path)
     below = {*ORDER[: ORDER.index(noun)], noun}
 
-    for path in files_of(noun):
-        assert imported_nouns(path) <= below, path.name
+    above = {name for name in imports(path) if name.split(".")[1] not in below}
+
+    assert not above, f"{show(path)} stands on the floor of {noun} and imports from above: {above}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=show)
+def test_folders_are_entered_through_their_doors(path):
+    passed = {
+        name
+        for name in imports(path)
+        if name.count(".") > 1 and name.split(".")[1] != noun_of(path)
+    }
+
+    assert not passed, f"{show(path)} imports past a door: {passed}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_door_says_what_it_lets_through(folder):
+    door = importlib.import_module(f"easyclf.{folder}")
+    used = set()
+    for path in [*FILES, PACKAGE / "__init__.py"]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == f"easyclf.{folder}":
+                used |= {alias.name for alias in node.names}
+
+    let_through = set(vars(door)) - {"annotations", "__builtins__"}
+    assert used <= let_through
+    assert set(door.__all__) <= used, "nobody outside needs these"
+
+
+def test_no_imports_go_in_a_circle():
+    graph = {}
+    for path in FILES:
+        name = ".".join(["easyclf", *path.relative_to(PACKAGE).with_suffix("").parts])
+        graph[name.removesuffix(".__init__")] = set(imports(path))
+
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        pytest.fail(f"these import each other: {' -> '.join(error.args[1])}")
 
 
 def test_every_file_stands_on_a_floor():
-    nouns = {path.stem if path.suffix == ".py" else path.name for path in PACKAGE.iterdir()}
+    nouns = {path.stem for path in PACKAGE.glob("*.py")} | set(FOLDERS)
 
-    assert nouns - {"__init__", "__pycache__", "py.typed"} == set(ORDER)
+    assert nouns - {"__init__"} == set(ORDER)
 
 
 def test_optional_packages_are_imported_where_they_are_used():
@@ -78,3 +125,29 @@ def test_optional_packages_are_imported_where_they_are_used():
                 names = [node.module or ""]
             third_party = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
             assert third_party <= allowed, path.name
+
+
+@pytest.mark.parametrize(
+    ("measure", "most"),
+    [(measure_code.functions, 50), (measure_code.files, 600), (measure_code.classes, 560)],
+    ids=["functions", "files", "classes"],
+)
+def test_nothing_grows_too_long(measure, most):
+    long = sorted((size, name) for size, name in measure() if size > most)
+
+    assert not long
+
+
+def test_annotations_say_what_they_mean():
+    assert measure_code.bare_any_share() <= 0.05
+
+
+def test_public_functions_on_tensors_say_shapes():
+    assert not list(measure_code.tensor_functions_without_shapes())
+
+
+def test_the_way_from_fit_to_the_step_is_short():
+    eager = measure_code.way_of_an_eager_batch()
+
+    assert len(eager) <= 7, eager
+    assert sum(eager.values()) <= 1700, eager

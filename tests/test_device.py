@@ -198,3 +198,8 @@ def test_gpu_learns_what_the_cpu_learns(parameters):
     )
 
     np.testing.assert_allclose(gpu.predict_proba(X), cpu.predict_proba(X), atol=1e-5)
+
+
+def test_foreign_names_of_devices_are_known():
+    with pytest.raises(ValueError, match="`device` 'gpu' is not a device; did you mean `auto`"):
+        resolve_device("gpu")

@@ -109,6 +109,76 @@ def test_rates_that_cannot_be_meant_are_refused(lr, words):
         fit(lr=lr)
 
 
+DECAYS = {"*.bias": 0.0, "head": 0.5, "*": 0.1}
+
+
+def test_weight_decay_goes_by_name_and_the_first_match_counts():
+    clf = fit(optimizer="adamw", optimizer__weight_decay=DECAYS)
+
+    decays = {
+        name: group["weight_decay"]
+        for group in clf.optimizer_.param_groups
+        for name, weight in clf.module_.named_parameters()
+        if any(weight is parameter for parameter in group["params"])
+    }
+    expected = {"bias": 0.0, "head.weight": 0.5, "body.0.weight": 0.1, "body.2.weight": 0.1}
+    assert decays == {
+        name: expected.get(name, expected["bias"] if name.endswith("bias") else None)
+        for name, _ in clf.module_.named_parameters()
+    }
+
+
+def test_weight_decay_by_name_trains_as_groups_made_by_hand():
+    def grouped(weights):
+        weights = list(weights)
+        groups = [
+            {"params": weights[0::2], "weight_decay": 0.3},
+            {"params": weights[1::2], "weight_decay": 0.0},
+        ]
+        return torch.optim.SGD(groups, lr=0.1, fused=True)
+
+    by_name = fit(optimizer="sgd", lr=0.1, optimizer__weight_decay={"*.bias": 0, "*": 0.3})
+    by_hand = fit(optimizer=grouped)
+
+    np.testing.assert_allclose(by_name.predict_proba(X), by_hand.predict_proba(X), rtol=1e-6)
+
+
+def test_rates_decays_and_momenta_by_name_meet():
+    clf = fit(
+        optimizer="sgd",
+        lr={"head": 0.1, "*": 0.01},
+        optimizer__weight_decay={"*.bias": 0.0, "*": 0.1},
+        optimizer__momentum={"body.0": 0.5, "*": 0.9},
+    )
+
+    groups = clf.optimizer_.param_groups
+    settings = {(g["lr"], g["weight_decay"], g["momentum"]): len(g["params"]) for g in groups}
+    assert settings == {
+        (0.1, 0.0, 0.9): 1,
+        (0.1, 0.1, 0.9): 1,
+        (0.01, 0.0, 0.5): 1,
+        (0.01, 0.0, 0.9): 1,
+        (0.01, 0.1, 0.5): 1,
+        (0.01, 0.1, 0.9): 1,
+    }
+    assert clf.history_["lr"][0] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("decay", "words"),
+    [
+        ({"*.bias": 0.1}, "`optimizer__weight_decay` .*no pattern for 3 weight.*'\\*'"),
+        ({"hade": 0.1, "*": 0}, "`optimizer__weight_decay` has the pattern 'hade', which matches"),
+        ({"*": -1.0}, "`optimizer__weight_decay` must be a number, or a dict .* at least 0"),
+        ({"*": "much"}, "`optimizer__weight_decay` must be a number, or a dict"),
+        ({}, "`optimizer__weight_decay` must be a number, or a dict"),
+    ],
+)
+def test_decays_that_cannot_be_meant_are_refused(decay, words):
+    with pytest.raises(ValueError, match=words):
+        fit(optimizer="adamw", optimizer__weight_decay=decay)
+
+
 PICTURES = np.random.default_rng(0).random((12, 3, 32, 32), dtype=np.float32)
 
 

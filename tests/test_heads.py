@@ -1,5 +1,6 @@
 """Heads: what the outputs of a module mean is read from its last operation."""
 
+import warnings
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from easyclf import Estimator
-from easyclf.heads import build_head
-from easyclf.output_kinds import output_kind
+from easyclf import Estimator, LambdaCallback, output_kinds
+from easyclf.heads import ProbedOutputs, build_head
 
 X = np.array([[0, 1], [1, 0], [2, 1], [1, 2], [-1, 1], [0.5, -2]], dtype=np.float32)
 THREE = np.array([0, 1, 2, 2, 1, 0])
@@ -45,6 +46,12 @@ def logits(n_rows=4, n_columns=3):
     return numbers.requires_grad_() * 2
 
 
+def probed(outputs, evaluated=None, varied=()):
+    """What a probe showed of a module that returns these outputs."""
+    evaluated = outputs if evaluated is None else evaluated
+    return ProbedOutputs("Net", len(outputs), outputs, evaluated, lambda: iter(varied))
+
+
 def head_for(outputs, n_classes=3, *, evaluated=None, **chosen):
     """The head that `fit` would build for a module with these outputs."""
     options = {
@@ -54,110 +61,13 @@ def head_for(outputs, n_classes=3, *, evaluated=None, **chosen):
         "class_weight": None,
         "is_weighted": False,
     }
-    evaluated = outputs if evaluated is None else evaluated
-    return build_head((outputs, evaluated), "Net", 4, np.arange(n_classes), **(options | chosen))
+    return build_head(probed(outputs, evaluated), np.arange(n_classes), **(options | chosen))
 
 
 def one_epoch(module, y, **parameters):
     """An estimator after one step of plain gradient descent on all rows."""
     settings = {"optimizer": "sgd", "lr": 0.5, "epochs": 1, "batch_size": -1}
     return Estimator(module, **(settings | parameters)).fit(X, y)
-
-
-# What the last operation was
-
-
-@pytest.mark.parametrize(
-    ("end", "kind"),
-    [
-        pytest.param(nn.Identity(), "logits", id="nothing"),
-        pytest.param(nn.ReLU(), "logits", id="relu"),
-        pytest.param(nn.Tanh(), "logits", id="tanh"),
-        pytest.param(nn.Sigmoid(), "sigmoid", id="nn.Sigmoid"),
-        pytest.param(torch.sigmoid, "sigmoid", id="torch.sigmoid"),
-        pytest.param(F.sigmoid, "sigmoid", id="F.sigmoid"),
-        pytest.param(torch.special.expit, "sigmoid", id="torch.special.expit"),
-        pytest.param(lambda x: x.sigmoid(), "sigmoid", id="x.sigmoid"),
-        pytest.param(lambda x: x.sigmoid_(), "sigmoid", id="x.sigmoid_"),
-        pytest.param(nn.Softmax(dim=1), "softmax", id="nn.Softmax"),
-        pytest.param(nn.Softmax(dim=-1), "softmax", id="nn.Softmax of the last dim"),
-        pytest.param(lambda x: torch.softmax(x, 1), "softmax", id="torch.softmax"),
-        pytest.param(lambda x: F.softmax(x, dim=1), "softmax", id="F.softmax"),
-        pytest.param(lambda x: x.softmax(1), "softmax", id="x.softmax"),
-        pytest.param(nn.LogSoftmax(dim=1), "log_softmax", id="nn.LogSoftmax"),
-        pytest.param(lambda x: torch.log_softmax(x, 1), "log_softmax", id="torch.log_softmax"),
-        pytest.param(lambda x: F.log_softmax(x, dim=1), "log_softmax", id="F.log_softmax"),
-        pytest.param(lambda x: x.log_softmax(1), "log_softmax", id="x.log_softmax"),
-        pytest.param(lambda x: torch.log(F.softmax(x, 1)), "log_softmax", id="log of softmax"),
-        pytest.param(
-            lambda x: x.softmax(1).clamp(min=1e-9).log(), "log_softmax", id="log of clamped softmax"
-        ),
-        pytest.param(
-            lambda x: x.softmax(1).double().log().view(4, 3),
-            "log_softmax",
-            id="log of cast softmax",
-        ),
-    ],
-)
-def test_kind_is_the_last_operation(end, kind):
-    assert output_kind(end(logits())) == kind
-
-
-@pytest.mark.parametrize(
-    "end",
-    [
-        pytest.param(lambda x: 1 - x.sigmoid(), id="1 - sigmoid"),
-        pytest.param(lambda x: 2 * x.sigmoid() - 1, id="2 sigmoid - 1"),
-        pytest.param(lambda x: x.sigmoid() @ torch.ones(3, 3), id="layer after sigmoid"),
-        pytest.param(lambda x: x.softmax(1) * 5, id="scaled softmax"),
-        pytest.param(lambda x: x.sigmoid().log(), id="log of sigmoid"),
-        pytest.param(lambda x: x.relu().sigmoid().relu(), id="relu of sigmoid"),
-        pytest.param(lambda x: nn.LayerNorm(3)(x.softmax(1)), id="norm of softmax"),
-    ],
-)
-def test_arithmetic_after_an_activation_makes_logits(end):
-    assert output_kind(end(logits())) == "logits"
-
-
-@pytest.mark.parametrize(
-    "reshaped",
-    [
-        pytest.param(lambda p: p.view(4, 3), id="view"),
-        pytest.param(lambda p: p.reshape(-1, 3), id="reshape"),
-        pytest.param(lambda p: p.t().reshape(3, 4).t(), id="reshape that copies"),
-        pytest.param(lambda p: p.unsqueeze(2).flatten(1), id="flatten"),
-        pytest.param(lambda p: p.unsqueeze(2).squeeze(2), id="squeeze of a dim"),
-        pytest.param(lambda p: p[:, None].squeeze(), id="squeeze"),
-        pytest.param(lambda p: p.T.T, id="T"),
-        pytest.param(lambda p: p.transpose(0, 1).transpose(1, 0), id="transpose"),
-        pytest.param(lambda p: p.permute(1, 0).permute(1, 0), id="permute"),
-        pytest.param(lambda p: p.movedim(0, 1).swapaxes(0, 1), id="movedim"),
-        pytest.param(lambda p: p.T.contiguous().T, id="contiguous"),
-        pytest.param(lambda p: p[:, :2], id="slice"),
-        pytest.param(lambda p: p[:, 0], id="select"),
-        pytest.param(lambda p: p.split(2, dim=1)[0], id="split"),
-        pytest.param(lambda p: p.unbind(1)[0], id="unbind"),
-        pytest.param(lambda p: p.expand(4, 3), id="expand"),
-        pytest.param(lambda p: p.clone(), id="clone"),
-        pytest.param(lambda p: p.double(), id="double"),
-        pytest.param(lambda p: p.to(torch.bfloat16), id="to"),
-        pytest.param(lambda p: p.half().float(), id="half and float"),
-        pytest.param(lambda p: p.clamp(1e-7, 1 - 1e-7), id="clamp"),
-        pytest.param(lambda p: torch.clip(p, min=1e-7), id="clip"),
-        pytest.param(lambda p: p.clamp_min(1e-7), id="clamp_min"),
-        pytest.param(lambda p: p.clamp_max(1 - 1e-7), id="clamp_max"),
-        pytest.param(lambda p: p.view(4, 3).double().clamp(0, 1).squeeze(), id="all at once"),
-    ],
-)
-@pytest.mark.parametrize("kind", ["sigmoid", "softmax", "log_softmax"])
-def test_kind_is_seen_through_what_keeps_the_values(reshaped, kind):
-    activation = {
-        "sigmoid": torch.sigmoid,
-        "softmax": lambda x: x.softmax(1),
-        "log_softmax": lambda x: x.log_softmax(1),
-    }[kind]
-
-    assert output_kind(reshaped(activation(logits()))) == kind
 
 
 # The table of losses: (end of the module, columns, target, loss, probabilities, answers)
@@ -271,9 +181,7 @@ def test_head_reads_losses_probabilities_and_answers_by_the_table(
     n_classes = 2 if y is TWO else 3
 
     head = build_head(
-        (outputs, outputs),
-        "Net",
-        len(X),
+        probed(outputs),
         np.arange(n_classes),
         is_multilabel=y is LABELS,
         loss="auto",
@@ -385,7 +293,7 @@ def test_outputs_of_a_convolution_over_the_whole_image_are_columns(shape):
 def test_decisions_are_logits(n_outputs, end, n_classes, decisions):
     outputs = end(logits(n_columns=n_outputs))
 
-    found = head_for(outputs, n_classes).decisions(outputs)
+    found = head_for(outputs, n_classes).logits(outputs)
 
     torch.testing.assert_close(found, decisions(outputs))
 
@@ -706,3 +614,177 @@ def test_refusal_leaves_the_earlier_fit_as_it_was():
         clf.set_params(loss="nll").fit(X, THREE)
 
     assert clf.predict_proba(X).tolist() == before.tolist()
+
+
+# Probabilities that no known operation made
+
+
+class SoftmaxOnly(nn.Module):
+    def forward(self, x):
+        return torch.softmax(x, 1)
+
+
+def scripted():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        return torch.jit.script(SoftmaxOnly())
+
+
+SOFTMAX_IN_DISGUISE = [
+    pytest.param(lambda x: x.exp() / x.exp().sum(1, keepdim=True), id="by hand"),
+    pytest.param(
+        lambda x: (x - x.logsumexp(1, keepdim=True)).exp(), id="by hand, without overflow"
+    ),
+    pytest.param(
+        lambda x: checkpoint(
+            lambda z: z.exp() / z.exp().sum(1, keepdim=True), x, use_reentrant=False
+        ),
+        id="checkpointed",
+    ),
+    pytest.param(lambda x: x.softmax(1)[:, [2, 0, 1]], id="permuted"),
+    pytest.param(lambda x: torch.cat([x.softmax(1)[:, 1:], x.softmax(1)[:, :1]], 1), id="joined"),
+    pytest.param(lambda x: x.softmax(1) * 1.0, id="times 1"),
+    pytest.param(lambda x: torch.where(x < 99, x.softmax(1), 0.0), id="where"),
+]
+SIGMOID_IN_DISGUISE = [
+    pytest.param(lambda x: 1 / (1 + (-x).exp()), id="by hand"),
+    pytest.param(lambda x: 0.5 * (1 + (x / 2).tanh()), id="by tanh"),
+    pytest.param(lambda x: x.sigmoid() * 1.0, id="times 1"),
+    pytest.param(lambda x: 1 - (-x).sigmoid(), id="1 - sigmoid"),
+    pytest.param(lambda x: torch.where(x < 99, x.sigmoid(), 0.0), id="where"),
+]
+
+
+@pytest.mark.parametrize("end", SOFTMAX_IN_DISGUISE)
+def test_softmax_in_disguise_is_refused_with_both_ways_out(end):
+    with pytest.raises(ValueError, match=r"sum to 1 in each row.*loss='nll'.*return the logits"):
+        Estimator(Ending(3, end)).fit(X, THREE)
+
+
+@pytest.mark.parametrize("end", SOFTMAX_IN_DISGUISE)
+def test_softmax_in_disguise_trains_by_nll_as_a_softmax_does(end):
+    clf = one_epoch(Ending(3, end), THREE, loss="nll", epochs=3)
+    outputs = clf.module_(torch.from_numpy(X)).detach().numpy()
+    expected = -np.log(outputs[np.arange(6), THREE]).mean()
+
+    np.testing.assert_allclose(clf.predict_proba(X), outputs, rtol=1e-6)
+    assert clf.evaluate(X, THREE)["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("end", SOFTMAX_IN_DISGUISE)
+@pytest.mark.parametrize("loss", ["cross_entropy", nn.NLLLoss(), "bce", "bce_with_logits"])
+def test_other_losses_contradict_a_softmax_in_disguise(end, loss):
+    with pytest.raises(ValueError, match=r"contradicts Ending, which ends in softmax.*'nll'"):
+        Estimator(Ending(3, end), loss=loss).fit(X, THREE)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_scripted_softmax_never_trains_as_logits():
+    """Whether torch shows its node depends on how often it has run."""
+    module = nn.Sequential(linear(3), scripted())
+
+    with pytest.raises(ValueError, match=r"contradicts Sequential, which ends in softmax"):
+        Estimator(module, loss="cross_entropy").fit(X, THREE)
+
+
+@pytest.mark.parametrize("end", SIGMOID_IN_DISGUISE)
+@pytest.mark.parametrize(("n_outputs", "y"), [(1, TWO), (3, LABELS), (3, THREE)])
+def test_sigmoid_in_disguise_is_refused_with_both_ways_out(end, n_outputs, y):
+    with pytest.raises(ValueError, match=r"values in \[0, 1\] what.*loss='bce'.*return the logits"):
+        Estimator(Ending(n_outputs, end)).fit(X, y)
+
+
+@pytest.mark.parametrize("end", SIGMOID_IN_DISGUISE)
+@pytest.mark.parametrize(("n_outputs", "y"), [(1, TWO), (3, LABELS), (3, THREE)])
+def test_sigmoid_in_disguise_trains_by_bce_as_a_sigmoid_does(end, n_outputs, y):
+    disguised = one_epoch(Ending(n_outputs, end), y, loss="bce", epochs=3)
+    plain = one_epoch(Ending(n_outputs, torch.sigmoid), y, loss="bce", epochs=3)
+
+    np.testing.assert_allclose(disguised.predict_proba(X), plain.predict_proba(X), rtol=1e-4)
+    assert disguised.predict(X).tolist() == plain.predict(X).tolist()
+
+
+@pytest.mark.parametrize("end", SIGMOID_IN_DISGUISE)
+def test_bce_with_logits_contradicts_a_sigmoid_in_disguise(end):
+    with pytest.raises(ValueError, match=r"contradicts Ending, which ends in sigmoid.*'bce'"):
+        Estimator(Ending(1, end), loss="bce_with_logits").fit(X, TWO)
+
+
+def test_renamed_sigmoid_of_torch_is_not_taken_for_logits(monkeypatch):
+    monkeypatch.setattr(output_kinds, "_kinds_by_operation", dict)
+
+    with pytest.raises(ValueError, match=r"values in \[0, 1\] .*loss='bce'"):
+        Estimator(nn.Sequential(linear(1), nn.Sigmoid())).fit(X, TWO)
+
+
+def test_softmax_by_hand_in_evaluation_alone_is_refused():
+    end = lambda x: x.exp() / x.exp().sum(1, keepdim=True)  # noqa: E731
+
+    with pytest.raises(ValueError, match=r"logits .*in training but softmax .*in evaluation"):
+        Estimator(OnlyInEvaluation(end)).fit(X, THREE)
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), nn.ReLU(), nn.Softplus()], ids=str)
+def test_logits_that_begin_in_the_range_of_probabilities_train(end):
+    """Their weights are as they were, to the bit, after others were tried."""
+    module = nn.Sequential(nn.Linear(2, 1, bias=False), end)
+    nn.init.constant_(module[0].weight, 0.01)
+    seen = []
+    note = LambdaCallback(
+        on_train_begin=lambda state: seen.append(state.module[0].weight.detach().clone())
+    )
+
+    Estimator(module, epochs=1, callbacks=[note]).fit(np.abs(X), TWO)
+
+    assert torch.equal(seen[0], module[0].weight)
+
+
+def test_nobody_elses_random_numbers_change_when_other_weights_are_tried():
+    module = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Dropout(0.5))
+    before = torch.get_rng_state()
+
+    Estimator(module, epochs=1, random_state=0).fit(np.abs(X), TWO)
+
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# One column, far from the threshold
+
+
+@pytest.mark.parametrize("size", [1.0, 18.0, 40.0, 80.0])
+def test_probabilities_of_one_logit_are_exact_on_both_sides(size):
+    outputs = torch.tensor([[size], [-size]], requires_grad=True) * 1
+    head = head_for(outputs * torch.ones(1), 2)
+    small = 1 / (1 + np.exp(size))
+
+    proba = head.probabilities(outputs).tolist()
+    logs = head.log_probabilities(outputs.double()).tolist()
+
+    assert proba == [
+        pytest.approx([small, 1 - small], rel=1e-6),
+        pytest.approx([1 - small, small], rel=1e-6),
+    ]
+    assert logs[0] == pytest.approx([np.log(small), np.log1p(-small)], rel=1e-6)
+
+
+def test_a_cost_decides_by_the_smaller_probability_too():
+    module = nn.Sequential(nn.Linear(1, 1))
+    nn.init.constant_(module[0].weight, 40.0)
+    nn.init.zeros_(module[0].bias)
+    clf = Estimator(module, epochs=1, lr=1e-12).fit([[1.0], [-1.0]], [0, 1])
+
+    answer = clf.predict([[1.0]], costs=[[0, 1e20], [1, 0]])
+
+    assert answer.tolist() == [0]
+
+
+@pytest.mark.parametrize(("n_outputs", "y"), [(1, TWO), (3, THREE), (3, LABELS)])
+def test_probabilities_never_rank_against_their_logs(n_outputs, y):
+    clf = one_epoch(linear(n_outputs), y)
+    rows = np.linspace(-200, 200, 400).reshape(-1, 2)
+
+    proba, logs = clf.predict_proba(rows), clf.predict_log_proba(rows)
+
+    order = logs.argsort(axis=1)
+    assert (np.diff(np.take_along_axis(proba, order, axis=1)) >= 0).all()
+    assert np.isfinite(logs).all()

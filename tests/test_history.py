@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from torch import nn
 
-from easyclf import Estimator
+from easyclf import EarlyStopping, Estimator, LambdaCallback
 from easyclf.history import History
 
 ROWS = [
@@ -66,11 +66,66 @@ def test_quantity_that_an_epoch_lacks_is_nan():
 
 @pytest.mark.parametrize(
     ("typed", "words"),
-    [("val_los", "did you mean `val_loss`"), ("acuracy", "did you mean `accuracy`")],
+    [
+        ("val_los", "did you mean `val_loss`"),
+        ("acuracy", "did you mean `accuracy`"),
+        ("valid_loss", "did you mean `val_loss`"),
+    ],
 )
 def test_unknown_quantity_is_refused_with_the_nearest(typed, words, history):
     with pytest.raises(KeyError, match=f"`{typed}` is not in the history; {words}"):
         history[typed]
+
+
+def test_a_slice_is_a_history_of_those_epochs(history):
+    assert isinstance(history[-2:], History)
+    assert list(history[-2:]) == ROWS[-2:]
+    assert history[-2:]["val_loss"].tolist() == [0.6, 0.7]
+    assert history[1:].best("val_loss")["epoch"] == 2
+    assert len(history) == 3
+
+
+def test_epochs_and_a_quantity_are_looked_up_as_in_skorch(history):
+    assert history[:, "loss"].tolist() == [0.9, 0.7, 0.6]
+    assert history[-2:, "val_loss"].tolist() == [0.6, 0.7]
+    assert history[-1, "loss"] == 0.6
+    with pytest.raises(KeyError, match=r"`valid_loss` .* did you mean `val_loss`"):
+        history[:, "valid_loss"]
+
+
+def test_what_a_callback_adds_to_the_logs_becomes_a_quantity():
+    def note(state):
+        state.logs["norm"] = state.module[0].weight.norm()
+        state.logs["twice"] = 2 * state.epoch
+
+    clf = Estimator(
+        nn.Sequential(nn.Linear(3, 3)), epochs=3, callbacks=[LambdaCallback(on_epoch_end=note)]
+    ).fit(np.eye(3), [0, 1, 2])
+
+    assert clf.history_["twice"].tolist() == [2.0, 4.0, 6.0]
+    assert clf.history_[-1]["norm"] == pytest.approx(clf.module_[0].weight.norm().item())
+    assert clf.history_.keys()[-2:] == ["norm", "twice"]
+
+
+def test_what_a_callback_adds_can_be_monitored_by_those_after_it():
+    def announce(state):
+        state.quantities += ("my_score",)
+
+    def note(state):
+        state.logs["my_score"] = -abs(state.epoch - 2)
+
+    early = EarlyStopping("my_score", patience=2)
+    callbacks = [LambdaCallback(on_train_begin=announce, on_epoch_end=note), early]
+    Estimator(nn.Linear(3, 3), epochs=9, callbacks=callbacks).fit(np.eye(3), [0, 1, 2])
+
+    assert (early.best_epoch_, early.stopped_epoch_) == (2, 4)
+
+
+def test_what_is_no_number_is_no_quantity():
+    note = LambdaCallback(on_epoch_end=lambda state: state.logs.update(matrix=np.eye(2)))
+
+    with pytest.raises(TypeError, match=r"`state.logs\['matrix'\]` is (?s:.*) one number"):
+        Estimator(nn.Linear(3, 3), epochs=1, callbacks=[note]).fit(np.eye(3), [0, 1, 2])
 
 
 def test_unknown_quantity_like_no_other_is_refused_with_all(history):

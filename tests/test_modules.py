@@ -11,7 +11,8 @@ from sklearn.base import clone
 from torch import nn
 
 from easyclf import MLP, Estimator
-from easyclf.engine.probing import probe
+from easyclf.data import InputFormat
+from easyclf.engine.probing import probe_module
 from easyclf.modules import build_module
 
 INPUTS = [
@@ -63,6 +64,33 @@ def fit(module, X, y, sample_weight=None, **parameters):
 
 def sizes(module):
     return tuple(tuple(parameter.shape) for parameter in module.parameters())
+
+
+# The default module
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [("relu", nn.ReLU), ("Tanh", nn.Tanh), ("logistic", nn.Sigmoid), (nn.Mish, nn.Mish)],
+)
+def test_activation_of_the_default_module(activation, expected, data):
+    clf = fit(None, *data, module__hidden=(5, 4), module__activation=activation)
+
+    assert [type(layer) for layer in clf.module_.layers][1::2] == [expected, expected]
+    assert clf.module_.layers[1] is not clf.module_.layers[3]
+
+
+@pytest.mark.parametrize(
+    ("activation", "error", "words"),
+    [
+        ("rellu", ValueError, "`activation` 'rellu' is unknown; did you mean `relu`"),
+        (nn.ReLU(), TypeError, "`activation` is ReLU.*expected a name or a class"),
+        (3, TypeError, "`activation` is 3; expected a name or a class"),
+    ],
+)
+def test_what_is_no_activation_is_refused(activation, error, words, data):
+    with pytest.raises(error, match=words):
+        fit(None, *data, module__activation=activation)
 
 
 # What a module may be given as
@@ -481,6 +509,66 @@ def test_seconds_since_1970_are_standardized_in_double_precision():
     np.testing.assert_allclose(standard.numpy(), expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("size", [1e9, 1e12])
+def test_seconds_that_come_in_batches_are_standardized_in_double_precision(size):
+    seconds = torch.from_numpy(size + np.arange(20.0)[:, None])
+    mlp = MLP(1, 3).double()
+
+    mlp.adapt((seconds[i : i + 3], None) for i in range(0, 20, 3))
+
+    standard = (mlp.inverse_scale * seconds + mlp.shift).numpy()
+    expected = (seconds - seconds.mean()) / seconds.std(correction=0)
+    np.testing.assert_allclose(standard, expected, atol=1e-3)
+
+
+def test_batches_without_weight_play_no_part_in_standardization():
+    rows = torch.arange(8.0)[:, None]
+    mlp = MLP(1, 3)
+
+    mlp.adapt([(rows + 99, torch.zeros(8)), (rows, None), (rows - 99, torch.zeros(8))])
+
+    assert mlp.inverse_scale.item() == pytest.approx(1 / rows.std(correction=0).item())
+    assert mlp.shift.item() == pytest.approx(-3.5 * mlp.inverse_scale.item())
+
+
+def test_weighted_and_unweighted_batches_standardize_together():
+    rows = torch.arange(12.0)[:, None] ** 2
+    twice = torch.full((6,), 2.0)
+    mixed, repeated = MLP(1, 3), MLP(1, 3)
+
+    mixed.adapt([(rows[:3], None), (rows[3:9], twice), (rows[9:], None)])
+    repeated.adapt([(torch.cat([rows, rows[3:9]]), None)])
+
+    torch.testing.assert_close(mixed.shift, repeated.shift)
+    torch.testing.assert_close(mixed.inverse_scale, repeated.inverse_scale)
+
+
+class Centered(nn.Module):
+    """A module of a user's that wants the mean of the training rows."""
+
+    def __init__(self, n_features, n_classes):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_classes)
+        self.register_buffer("mean", torch.zeros(n_features))
+        self.is_adapted = False
+
+    def adapt(self, batches):
+        x, weight = next(iter(batches))
+        self.mean.copy_(x.mean(0) if weight is None else weight @ x / weight.sum())
+        self.is_adapted = True
+
+    def forward(self, x):
+        return self.linear(x - self.mean)
+
+
+def test_any_module_may_adapt_to_the_training_rows(data):
+    X, y = data
+
+    clf = fit(Centered, X, y)
+
+    torch.testing.assert_close(clf.module_.mean, torch.from_numpy(X).float().mean(0))
+
+
 def test_standardization_flattens_images():
     X = np.random.default_rng(0).normal(size=(10, 2, 3)) * 7 + 1
 
@@ -596,7 +684,8 @@ class Counting(nn.Module):
 def test_probe_leaves_buffers_as_they_were(module):
     fresh = {"running_mean": 0, "running_var": 1, "num_batches_tracked": 0, "seen": 0}
 
-    probe(module, torch.randn(3, 4))
+    plain = InputFormat(torch.device("cpu"), torch.float32)
+    probe_module(module, torch.randn(3, 4), plain, 3)
 
     for name, buffer in module.named_buffers():
         assert (buffer == fresh[name.split(".")[-1]]).all(), name

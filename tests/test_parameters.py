@@ -231,7 +231,18 @@ def test_pipeline_reaches_forwarded_parameters():
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("learning_rate", "lr"), ("max_iter", "epochs"), ("hidden_layer_sizes", "module__hidden")],
+    [
+        ("learning_rate", "lr"),
+        ("max_iter", "epochs"),
+        ("hidden_layer_sizes", "module__hidden"),
+        ("optimizer_weight_decay", "optimizer__weight_decay"),
+        ("iterator_train__shuffle", "shuffle"),
+        ("iterator_train__num_workers", "loader__num_workers"),
+        ("criterion__weight", "loss__weight"),
+        ("modulehidden", "module__hidden"),
+        ("optimizers", "optimizer"),
+        ("gpu", "device"),
+    ],
 )
 def test_names_of_other_libraries_are_known(name, meant):
     with pytest.raises(TypeError, match=f"did you mean `{meant}`"):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.randomness import draw_seed, isolated, seed_after
+from easyclf.randomness import draw_seed, epoch_seed, isolated
 
 CPU = torch.device("cpu")
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -63,10 +63,18 @@ def test_none_is_another_seed_every_time_and_touches_no_global_state():
     assert states() == before
 
 
-def test_continued_run_has_a_seed_of_its_own():
-    assert seed_after(3, 0) == 3
-    assert len({seed_after(3, epochs) for epochs in range(5)}) == 5
-    assert seed_after(3, 4) == seed_after(3, 4) != seed_after(4, 4)
+def test_every_epoch_has_a_seed_of_its_own():
+    seeds = {(seed, epoch): epoch_seed(seed, epoch) for seed in range(50) for epoch in range(50)}
+
+    assert len(set(seeds.values())) == len(seeds)
+    assert all(0 <= seed < 2**32 for seed in seeds.values())
+
+
+def test_seeds_of_epochs_are_those_of_splitmix64():
+    """The upper halves of the first numbers of the reference implementation for seed 0."""
+    numbers = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+    assert [epoch_seed(0, epoch) for epoch in (1, 2, 3)] == [number >> 32 for number in numbers]
 
 
 # Isolation

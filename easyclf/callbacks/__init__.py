@@ -1,7 +1,10 @@
 """What may happen during a run: log, stop early, or anything of your own."""
 
 from easyclf.callbacks.base import Callback, LambdaCallback
+from easyclf.callbacks.base import Hooks as Hooks
+from easyclf.callbacks.base import check_callbacks as check_callbacks
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
+from easyclf.callbacks.loggers import is_watched as is_watched
 from easyclf.callbacks.stopping import EarlyStopping
 
 __all__ = ["AccuracyLogger", "Callback", "EarlyStopping", "LambdaCallback", "ProgressBar"]

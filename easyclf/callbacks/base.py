@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
+from easyclf.vocabulary import FOREIGN_HOOKS
 
 Hook = Callable[[TrainingState], None]
 
@@ -45,8 +47,11 @@ class Callback:
             if name.startswith("on_") and not hasattr(Callback, name):
                 raise TypeError(
                     f"{cls.__name__} has `{name}`, which is no hook and would never be called"
-                    f"{did_you_mean(name, HOOKS)} The hooks are {', '.join(HOOKS)}."
+                    f"{did_you_mean(name, HOOKS, words=FOREIGN_HOOKS)} The hooks are "
+                    f"{', '.join(HOOKS)}."
                 )
+            if name in HOOKS and isinstance(vars(cls)[name], types.FunctionType):
+                _check_hook(vars(cls)[name], f"{cls.__name__}.{name}", has_self=True)
 
     def __repr__(self) -> str:
         own = vars(self)
@@ -121,6 +126,9 @@ class Callback:
         """
 
 
+# What hooks of Keras and skorch are given.
+_FOREIGN_ARGUMENTS = ("epoch", "batch", "logs", "net", "trainer", "pl_module")
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 HOOKS = (
     "on_train_begin",
     "on_epoch_begin",
@@ -156,11 +164,14 @@ class LambdaCallback(Callback):
         for name, function in hooks.items():
             if name not in HOOKS:
                 raise TypeError(
-                    f"LambdaCallback has no hook `{name}`{did_you_mean(name, HOOKS)} "
-                    f"The hooks are {', '.join(HOOKS)}."
+                    f"LambdaCallback has no hook `{name}`"
+                    f"{did_you_mean(name, HOOKS, words=FOREIGN_HOOKS)} The hooks are "
+                    f"{', '.join(HOOKS)}."
                 )
             if not callable(function):
                 raise TypeError(f"`{name}` must be a function of the state; got {function!r}.")
+            if isinstance(function, types.FunctionType):
+                _check_hook(function, f"The function for `{name}`", has_self=False)
             setattr(self, name, function)
 
 
@@ -212,6 +223,36 @@ class Hooks:
             raise failed
 
 
+def _check_hook(function: types.FunctionType, name: str, *, has_self: bool) -> None:
+    """Refuse a hook that would be called with the state in the place of an epoch, or of logs.
+
+    Raises
+    ------
+    TypeError
+        If it needs more than one argument, or calls the first one as other libraries do.
+    """
+    parameters = list(inspect.signature(function).parameters.values())[has_self:]
+    given = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
+    needed = [parameter for parameter in given if parameter.default is parameter.empty]
+    is_foreign = any(parameter.name in _FOREIGN_ARGUMENTS for parameter in given)
+    if len(needed) > 1 or is_foreign:
+        shown = ", ".join(map(str, given))
+        raise TypeError(
+            f"{name} takes ({shown}); a hook takes one argument, the state of the run: "
+            "`state.epoch`, `state.logs` and `state.module` have what Keras and skorch pass."
+        )
+
+
 def _overrides(callback: Callback, name: str) -> bool:
     own = getattr(callback, name)
     return getattr(own, "__func__", own) is not getattr(Callback, name)
+
+
+def check_callbacks(owner: str, callbacks: Iterable[object] | None) -> None:
+    """Refuse what is no callback among those that an estimator, named `owner`, was given."""
+    for callback in callbacks or ():
+        if not isinstance(callback, Callback):
+            raise TypeError(
+                f"The 'callbacks' parameter of {owner} must be a list of easyclf.Callback "
+                f"instances. Got {callback!r} in it instead."
+            )

@@ -12,6 +12,7 @@ from easyclf.checks import did_you_mean
 from easyclf.history import is_better_higher
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
+from easyclf.vocabulary import FOREIGN_QUANTITIES
 
 
 class EarlyStopping(Callback):
@@ -80,7 +81,7 @@ class EarlyStopping(Callback):
             if self.monitor in ("val_loss", "val_accuracy"):
                 hint = "; give `validation_data` to `fit`, or `validation_split` to Estimator."
             else:
-                hint = did_you_mean(self.monitor, state.quantities)
+                hint = did_you_mean(self.monitor, state.quantities, words=FOREIGN_QUANTITIES)
             raise ValueError(
                 f"EarlyStopping monitors {self.monitor!r}, which this run does not measure{hint} "
                 f"It measures {list(state.quantities)}."

@@ -1,18 +1,33 @@
-"""What the trainer asks of any data: batches of rows."""
+"""The interface between data and training: a source of batches, and the order of an epoch."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import torch
 
-from easyclf.nested import Tensors, apply, tensors_of
+from easyclf.nested import Shapes, Tensors, apply, first_of
+
+# Labels or codes of some rows to a tensor with one entry (or one line) for each row.
+Encoder = Callable[[Any], torch.Tensor]
 
 
 class Batch(NamedTuple):
-    """Some rows on the device: inputs, encoded targets, and a weight for each row or None."""
+    """Some rows on the device.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_rows, ...), or dict or tuple of them
+        The inputs.
+    y : Tensor of shape (n_rows,) or (n_rows, n_labels), or None
+        The encoded targets.
+    weight : Tensor of shape (n_rows,) or None
+        The weights of the rows.
+    """
 
     x: Tensors
     y: torch.Tensor | None
@@ -21,32 +36,71 @@ class Batch(NamedTuple):
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return len(self.x if isinstance(self.x, torch.Tensor) else tensors_of(self.x)[0])
+        return len(first_of(self.x))
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> Shapes:
         """The shape of the inputs, for messages."""
-        return apply(lambda one: tuple(one.shape), self.x)
+        shape: Shapes = apply(lambda x: tuple(x.shape), self.x)
+        return shape
 
     def rows(self, start: int, stop: int | None) -> Batch:
-        """Some of the rows."""
+        """Take the rows from `start` to `stop`, as views of this batch."""
         x, *rest = self
         y, weight = (None if part is None else part[start:stop] for part in rest)
-        return Batch(apply(lambda one: one[start:stop], x), y, weight)
+        return Batch(apply(lambda tensor: tensor[start:stop], x), y, weight)
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of the rows in one epoch, and the seed of everything drawn in reading them.
+
+    An epoch follows from it alone, whichever epochs were read before.
+
+    Parameters
+    ----------
+    seed : int
+        Below 2**32.
+    is_shuffled : bool
+        Whether the rows come in a random order.
+    """
+
+    seed: int
+    is_shuffled: bool
+
+    def generator(self) -> torch.Generator:
+        """Make a generator on the CPU, which begins with the seed."""
+        return torch.Generator("cpu").manual_seed(self.seed)
+
+
+IN_ORDER = Order(seed=0, is_shuffled=False)
+
+
+def row_order(n_rows: int, generator: torch.Generator, order: Order) -> torch.Tensor:
+    """Draw the numbers of the rows in the order of an epoch.
+
+    Returns
+    -------
+    rows : int64 Tensor of shape (n_rows,)
+        On the CPU. `generator` is not used where the order is not shuffled.
+    """
+    if order.is_shuffled:
+        return torch.randperm(n_rows, generator=generator, device="cpu")
+    return torch.arange(n_rows, device="cpu")
 
 
 class Source(ABC):
-    """Rows that can be gone through any number of times."""
+    """Rows that can be read in many epochs."""
 
     @abstractmethod
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:
-        """How many batches `batches` yields; None where only going through them tells."""
+        """Count the batches that `batches` yields; None where only reading them tells."""
 
     @abstractmethod
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+        self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
     ) -> Iterator[Batch]:
-        """Yield all rows once: in order, or shuffled by `generator`.
+        """Yield all rows once, in batches of `batch_size` rows.
 
         A last batch of fewer than `min_rows` rows joins the one before it.
         """
@@ -57,16 +111,18 @@ class Source(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
 
 def bounds(n_rows: int, batch_size: int, min_rows: int) -> list[tuple[int, int]]:
-    """First and last row of every batch."""
+    """List the first row of each batch, and the row after its last one."""
     starts = list(range(0, n_rows, batch_size))
     if len(starts) > 1 and n_rows - starts[-1] < min_rows:
         starts.pop()
     return list(zip(starts, [*starts[1:], n_rows], strict=True))
-
-
-Encoder = Callable[[Any], torch.Tensor]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -14,25 +15,19 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from easyclf.data.datasets import (
+from easyclf.data.first_look import KEPT_ITEMS, FirstLook, is_loader
+from easyclf.data.items import (
     Fields,
+    Item,
     batch_fields,
-    carried_labels,
-    collate_of,
-    dataset_of,
     fields_of,
-    first_rows,
-    has_own_collation,
-    is_stream,
-    item,
-    iterate,
-    length_of,
-    n_rows_of,
     no_rows,
-    shapes_of,
+    read_item,
+    row_shapes,
 )
-from easyclf.data.loaders import SeededBatches, SeededRows, fixed_shape
 from easyclf.data.multi_input import MultiInput
+from easyclf.data.seeded import SeededReader
+from easyclf.data.workers import iterate
 from easyclf.device import available_memory
 from easyclf.nested import Tensors, apply, tensors_of
 from easyclf.randomness import own_states
@@ -41,40 +36,74 @@ from easyclf.randomness import own_states
 _AT_ONCE = 256
 # Part of the free memory that a cache may take.
 _CACHED_FRACTION = 0.8
-# Seconds that reading must take before processes are worth their start.
-_WORTH_WORKERS = 2.0
+# Seconds that reading must take before processes are worth their start, and the rows that tell.
+_WORTH_WORKERS, _TIMED_ROWS = 2.0, 16
 
 
-def dataset_labels(X: Any, options: Mapping[str, Any]) -> NDArray[Any]:
-    """The labels of all rows: those that the dataset carries, else by one pass over the rows.
+def dataset_labels(look: FirstLook) -> NDArray[Any]:
+    """Give the labels of all rows: those that the dataset carries, else by one pass over the rows.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+        As the dataset yields them.
 
     Raises
     ------
     ValueError
         If an item has no label.
     """
-    carried = carried_labels(X)
-    if carried is not None:
-        return carried
-    found: list[Any] = []
+    if look.carried_labels is not None:
+        return look.carried_labels
+    if look.is_stream or look.has_own_collation:
+        return _labels_of_batches(look)
+    n_rows = look.n_rows
+    assert n_rows is not None
+    look.first_items(KEPT_ITEMS)
+    _refuse_missing(look, look.labels)
+    look.first(KEPT_ITEMS)  # whose shapes are compared here, in their order
+    unread = [row for row in range(n_rows) if row not in look.labels]
     # Pictures need not be put side by side to read their labels.
-    collate = None if has_own_collation(X, options) or is_stream(X) else list
-    for batch in _read_all(X, options, "labels", collate):
-        ys = [fields_of(one).y for one in batch] if collate else fields_of(batch).y
-        if ys is None or any(y is None for y in ys):
-            row = len(found) + (0 if ys is None else [y is None for y in ys].index(True))
-            raise ValueError(
-                f"`X` is a {type(X).__name__} whose items have no label, the first in row {row}; "
-                "expected items (x, y)."
-            )
-        found.extend(map(np.asarray, ys))
-    if not found:
-        raise no_rows(dataset_of(X))
-    return np.asarray(found)
+    for rows, items in _read_rows(look, unread, list, look.fixed_shape, "labels"):
+        labels = dict(zip(rows, (fields_of(item).y for item in items), strict=True))
+        _refuse_missing(look, labels)
+        look.labels.update(labels)
+    return np.asarray([np.asarray(look.labels[row]) for row in range(n_rows)])
 
 
-def cached(X: Any, options: Mapping[str, Any]) -> Fields:
-    """All rows of a dataset, in memory: numbers keep their dtype.
+def _labels_of_batches(look: FirstLook) -> NDArray[Any]:
+    """Read the labels from batches: the user's, or those of a stream."""
+    labels: dict[int, Any] = {}
+    for batch in _all_batches(look):
+        ys = fields_of(batch).y
+        start = len(labels)
+        if ys is None:
+            _refuse_missing(look, {start: None})
+        numbered = dict(enumerate(ys, start))
+        _refuse_missing(look, numbered)
+        labels.update(numbered)
+    if not labels:
+        raise no_rows(look.dataset)
+    return np.asarray([np.asarray(label) for label in labels.values()])
+
+
+def _refuse_missing(look: FirstLook, labels: dict[int, Any]) -> None:
+    rows = [row for row, label in labels.items() if label is None]
+    if rows:
+        raise ValueError(
+            f"`X` is a {type(look.X).__name__} whose items have no label, the first in row "
+            f"{min(rows)}; expected items (x, y)."
+        )
+
+
+def cached(look: FirstLook) -> Fields:
+    """Read all rows of a dataset into memory: numbers keep their dtype.
+
+    Returns
+    -------
+    fields : Fields
+        x is a Tensor of shape (n_rows, ...) or a MultiInput of them, in new memory; y and weight
+        are arrays of n_rows entries or None.
 
     Raises
     ------
@@ -83,104 +112,132 @@ def cached(X: Any, options: Mapping[str, Any]) -> Fields:
     MemoryError
         If there is no memory for them.
     """
-    _check_cacheable(X, options)
-    n_rows = length_of(X)
+    _check_cacheable(look)
+    n_rows = look.n_rows
     assert n_rows is not None
-    first = first_rows(X, 1, options).x
-    needed = n_rows * sum(one.nbytes for one in tensors_of(first))
-    free = available_memory()
-    if free is not None and needed > _CACHED_FRACTION * free:
-        raise MemoryError(
-            f"`cache=True` needs {needed / 2**30:.1f} GB for {n_rows} rows of shape "
-            f"{shapes_of(first)}, and {free / 2**30:.1f} GB are free; leave it out, make the rows "
-            "smaller, or yield uint8."
-        )
-    x = apply(lambda one: torch.empty((n_rows, *one.shape[1:]), dtype=one.dtype), first)
+    first = look.first(KEPT_ITEMS)
+    # Stacked, rows of several dtypes would become one: the first row says which is meant.
+    row = look.first(1).x
+    _check_memory(n_rows, row)
+    x = apply(lambda part: torch.empty((n_rows, *part.shape[1:]), dtype=part.dtype), row)
     y: list[Any] = []
     weight: list[Any] = []
     start = 0
-    for fields in map(batch_fields, _read_all(X, options, "cache", None)):
-        stop = start + n_rows_of(fields.x)
-        for whole, part in zip(tensors_of(x), tensors_of(fields.x), strict=True):
-            if part.dtype != whole.dtype:
-                raise TypeError(
-                    f"`cache` is True, but X yields rows of {part.dtype} after rows of "
-                    f"{whole.dtype}; give all rows one dtype."
-                )
-            whole[start:stop] = part
+    unread = range(first.n_rows, n_rows)
+    rest = _read_rows(look, unread, look.collate, look.fixed_shape, "cache")
+    for fields in itertools.chain([first], (batch_fields(batch) for _, batch in rest)):
+        stop = start + fields.n_rows
+        _fill(x, start, stop, fields.x)
         y.extend(np.asarray(fields.y) if fields.y is not None else [])
         weight.extend(np.asarray(fields.weight) if fields.weight is not None else [])
         start = stop
     if len(y) not in (0, n_rows):
         raise ValueError(f"`X` has {n_rows} rows, but only {len(y)} of them have a label.")
-    return Fields(_several(x), np.asarray(y) if y else None, np.asarray(weight) if weight else None)
+    inputs = x if isinstance(x, torch.Tensor) else MultiInput(x)
+    return Fields(inputs, np.asarray(y) if y else None, np.asarray(weight) if weight else None)
 
 
-def _several(x: Tensors) -> Any:
-    return x if isinstance(x, torch.Tensor) else MultiInput(x)
+def _fill(x: Tensors, start: int, stop: int, part: Tensors) -> None:
+    """Write rows of shape (stop - start, ...) into x of shape (n_rows, ...)."""
+    for whole, tensor in zip(tensors_of(x), tensors_of(part), strict=True):
+        if tensor.dtype != whole.dtype:
+            raise TypeError(
+                f"`cache` is True, but X yields rows of {tensor.dtype} after rows of "
+                f"{whole.dtype}; give all rows one dtype."
+            )
+        whole[start:stop] = tensor
 
 
-def _check_cacheable(X: Any, options: Mapping[str, Any]) -> None:
-    if isinstance(X, DataLoader) or is_stream(X):
-        raise ValueError(
-            f"`cache` is True, but X is a {type(X).__name__}, whose rows come as it pleases; pass "
-            "a map-style Dataset."
+def _check_memory(n_rows: int, row: Tensors) -> None:
+    needed = n_rows * sum(part.nbytes for part in tensors_of(row))
+    free = available_memory()
+    if free is not None and needed > _CACHED_FRACTION * free:
+        raise MemoryError(
+            f"`cache=True` needs {needed / 2**30:.1f} GB for {n_rows} rows of shape "
+            f"{row_shapes(row)}, and {free / 2**30:.1f} GB are free; leave it out, make the rows "
+            "smaller, or yield uint8."
         )
-    readings = []
-    for seed in (0, 1):
-        with own_states(seed, torch.device("cpu")):
-            readings.append(first_rows(X, 4, options).x)
-    if isinstance(readings[0], torch.Tensor) and readings[0].ndim == 1:
+
+
+def _check_cacheable(look: FirstLook) -> None:
+    if is_loader(look.X) or look.is_stream:
+        raise ValueError(
+            f"`cache` is True, but X is a {type(look.X).__name__}, whose rows come as it pleases; "
+            "pass a map-style Dataset."
+        )
+    first = look.first(KEPT_ITEMS).x
+    if isinstance(first, torch.Tensor) and first.ndim == 1:
         raise ValueError(
             "`cache` is True, but X yields single numbers; yield tensors of shape (1,)."
         )
-    if not all(map(torch.equal, *map(tensors_of, readings))):
+    with own_states(1, torch.device("cpu")):
+        items = [read_item(look.dataset, row) for row in range(len(tensors_of(first)[0]))]
+        again = batch_fields(look.collate(items)).x
+    if not all(map(torch.equal, tensors_of(first), tensors_of(again))):
         raise ValueError(
             "`cache` is True, but the rows of X differ from one reading to the next, and every "
             "epoch would get the same of them; move the random transforms to `augment`."
         )
 
 
-def _read_all(
-    X: Any, options: Mapping[str, Any], what: str, collate: Callable[[list[Any]], Any] | None
-) -> Iterator[Any]:
-    """All rows once, in batches, with a bar; by several processes where that pays."""
-    n_rows = length_of(X)
-    options = {**options, **({} if collate is None else {"collate_fn": collate})}
-    if isinstance(X, DataLoader) and collate is not None:
-        X = X.dataset
-    if is_stream(X):
+def _all_batches(look: FirstLook) -> Iterator[Any]:
+    """Yield all rows in the batches of the user, or of a stream, with a bar."""
+    if look.is_stream:
         # In one process: were every worker to yield all rows, they would be too many later on.
-        at_once = X.batch_size if isinstance(X, DataLoader) else _AT_ONCE
-        loader = DataLoader(dataset_of(X), at_once, collate_fn=collate_of(X, options))
-        total = None
-    elif isinstance(X, DataLoader):
-        loader, total = X, None
+        at_once = look.X.batch_size if is_loader(look.X) else _AT_ONCE
+        loader: DataLoader[Item] = DataLoader(look.dataset, at_once, collate_fn=look.collate)
+    elif is_loader(look.X):
+        loader = look.X
     else:
-        assert n_rows is not None
-        workers = options.get("num_workers", _useful_workers(X, n_rows))
-        sampler = SeededBatches(n_rows, _AT_ONCE, 1, seed=0)
-        settings = {**options, "num_workers": workers, "persistent_workers": False}
-        shape = fixed_shape(X, options) if collate is None else None
-        loader = DataLoader(SeededRows(X, shape), batch_sampler=sampler, **settings)
-        total = len(sampler)
+        assert look.n_rows is not None
+        rows = range(look.n_rows)
+        yield from (batch for _, batch in _read_rows(look, rows, look.collate, None, "labels"))
+        return
     with closing(iterate(loader)) as batches:
-        if not sys.stderr.isatty():
-            yield from batches
-            return
-        from tqdm.auto import tqdm  # whose thread would go on also if it showed nothing
-
-        yield from tqdm(batches, what, total, leave=False, delay=1.5)
+        yield from _shown(batches, "labels", None)
 
 
-def _useful_workers(X: Any, n_rows: int) -> int:
+def _read_rows(
+    look: FirstLook,
+    rows: Sequence[int],
+    collate: Callable[[list[Item]], Item],
+    shape: tuple[int, ...] | None,
+    what: str,
+) -> Iterator[tuple[list[int], Any]]:
+    """Read rows of a map-style dataset once, by several processes where that pays, with a bar.
+
+    Yields the numbers of the rows of each batch, and the batch that `collate` made of them.
+    """
+    reader = SeededReader(look.dataset, collate, shape)
+    workers = look.loader_options.get("num_workers")
+    if workers is None and rows:
+        timed, rows = list(rows[:_TIMED_ROWS]), rows[_TIMED_ROWS:]
+        began = time.perf_counter()
+        yield timed, reader[0, timed]
+        workers = _useful_workers((time.perf_counter() - began) * len(rows) / len(timed))
+    batches = [list(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE)]
+    if not batches:
+        return
+    options = {**look.loader_options, "num_workers": workers, "persistent_workers": False}
+    # Each batch is read under a seed of its own, its number, whichever process reads it.
+    loader = reader.loader(list(enumerate(batches, start=1)), options)
+    with closing(iterate(loader)) as read:
+        yield from zip(batches, _shown(read, what, len(batches)), strict=True)
+
+
+def _shown(batches: Iterator[Any], what: str, total: int | None) -> Iterator[Any]:
+    """Show a bar where somebody watches and it takes more than a second and a half."""
+    if not sys.stderr.isatty():
+        return batches
+    from tqdm.auto import tqdm  # whose thread would go on also if it showed nothing
+
+    bar: Iterator[Any] = iter(tqdm(batches, what, total, leave=False, delay=1.5))
+    return bar
+
+
+def _useful_workers(seconds: float) -> int:
     """As many processes as there are cores, if reading takes long and they start without copies."""
     if "fork" not in torch.multiprocessing.get_all_start_methods() or sys.platform == "darwin":
         return 0
-    n_read = min(16, n_rows)
-    began = time.perf_counter()
-    for row in range(n_read):
-        item(X, row)
-    seconds = (time.perf_counter() - began) * n_rows / n_read
     cores = len(os.sched_getaffinity(0))
     return cores if seconds > _WORTH_WORKERS and cores > 1 else 0

@@ -1,18 +1,21 @@
-"""Where and as what a module wants its inputs."""
+"""The format in which a module wants its inputs: device, dtype, order of dimensions, transforms."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
 from easyclf.data.base import Batch
-from easyclf.data.transforms import Augmentation, Transform
-from easyclf.nested import Tensors, apply, like, named_tensors
+from easyclf.data.images import arrangements, likely_arrangement, with_channel
+from easyclf.data.transforms import Augmentation, Preprocessing, Transform
+from easyclf.nested import Shapes, Tensors, apply, like, named_tensors
 
 
-class InputFormat(NamedTuple):
-    """Where and as what the module wants its inputs.
+@dataclass(frozen=True)
+class InputFormat:
+    """Where and as what a module wants its inputs.
 
     Attributes
     ----------
@@ -21,39 +24,120 @@ class InputFormat(NamedTuple):
     dtype : torch.dtype
         The dtype of numbers.
     copies : bool
-        Set for a module that changes its input in place, so that it never reaches the user's own
-        array.
-    weight_dtype : torch.dtype
-        That of the losses, which the weights of the rows meet.
+        Set for a module that changes its input in place: it gets a copy, never the user's array.
+    loss_dtype : torch.dtype
+        That of the losses, which are multiplied by the weights of the rows.
     memory_format : torch.memory_format
         The order of the numbers of a batch in memory.
     tokens : tuple
         Names or places of the inputs that stay integers, to be looked up; None is the only input.
     arrange : callable or None
         Puts the dimensions of images in torch's order.
-    preprocess : callable or None
-        The user's own, for every batch.
+    preprocess : Preprocessing or None
+        The user's own transform of every batch.
     augment : Augmentation or None
-        The user's own, for batches of the training.
+        The user's own transform of the batches of the training.
     """
 
     device: torch.device
     dtype: torch.dtype
     copies: bool = False
-    weight_dtype: torch.dtype = torch.float32
+    loss_dtype: torch.dtype = torch.float32
     memory_format: torch.memory_format = torch.preserve_format
-    tokens: tuple[Any, ...] = ()
+    tokens: tuple[str | int | None, ...] = ()
     arrange: Transform | None = None
-    preprocess: Transform | None = None
+    preprocess: Preprocessing | None = None
     augment: Augmentation | None = None
+
+    @classmethod
+    def of_transforms(
+        cls,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        preprocess: Transform | None = None,
+        augment: Transform | None = None,
+    ) -> InputFormat:
+        """Make the format of a fit from the user's `preprocess` and `augment`.
+
+        `dtype` is that of the module and of its losses.
+        """
+        return cls(
+            device,
+            dtype,
+            loss_dtype=dtype,
+            preprocess=None if preprocess is None else Preprocessing(preprocess, device),
+            augment=None if augment is None else Augmentation(augment, device),
+        )
 
     @property
     def is_plain(self) -> bool:
-        """Whether rows need no more than another device, dtype or layout."""
+        """Whether rows need no more than another device, dtype or memory format."""
         return self.preprocess is None and self.augment is None
 
-    def dtype_of(self, name: Any, x: torch.Tensor) -> torch.dtype:
-        """The dtype in which the module gets an input."""
+    @property
+    def is_vision(self) -> bool:
+        """Whether rows go through transforms of torchvision's first."""
+        return any(part is not None and part.is_vision for part in (self.augment, self.preprocess))
+
+    @property
+    def adds_channel(self) -> bool:
+        """Whether rows of two dimensions are taken for images of one channel."""
+        return self.arrange is with_channel
+
+    def without_augment(self) -> InputFormat:
+        """Make the format of validation and prediction."""
+        return replace(self, augment=None)
+
+    def on(self, device: torch.device) -> InputFormat:
+        """Make the same format for another device."""
+        preprocess = None if self.preprocess is None else self.preprocess.to(device)
+        augment = None if self.augment is None else self.augment.to(device)
+        return replace(self, device=device, preprocess=preprocess, augment=augment)
+
+    def row_shape(self, rows: Tensors) -> Shapes:
+        """Predict the shape of a row as the module will get it, which its sizes are filled from.
+
+        `rows` are a few rows of shape (n_rows, ...), before they are arranged or transformed.
+        """
+        arrange = None
+        is_image = isinstance(rows, torch.Tensor) and rows.ndim == 4
+        if is_image and (self.preprocess is None or self.is_vision):
+            arrange = likely_arrangement(rows.shape[1:])  # type: ignore[union-attr]
+        return self._shape_after(rows, arrange)
+
+    def candidates(self, rows: Tensors, module: nn.Module, *, is_lazy: bool) -> list[InputFormat]:
+        """List the formats to try on a module, which differ in the order of dimensions.
+
+        `rows` are a few rows of shape (n_rows, ...), before they are arranged or transformed. The
+        first format is the likeliest; none has an `augment`. `is_lazy` says that layers of the
+        module have no sizes yet.
+        """
+        plain = self.without_augment()
+        if not isinstance(rows, torch.Tensor):
+            return [replace(plain, arrange=None)]
+        ways = arrangements(rows.shape[1:], module, is_vision=self.is_vision)
+        if is_lazy:
+            # A lazy layer takes its sizes from the first batch that comes.
+            ways = [ways[0] if self._leaves_arranging(rows) else None]
+        return [replace(plain, arrange=arrange) for arrange in ways]
+
+    def _leaves_arranging(self, rows: torch.Tensor) -> bool:
+        """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
+        if self.preprocess is None or self.is_vision:
+            return True
+        prepared = replace(self.without_augment(), arrange=None).prepared(rows, is_own=False)
+        if not isinstance(prepared, torch.Tensor):
+            return False
+        return likely_arrangement(prepared.shape[1:]) is not None
+
+    def _shape_after(self, rows: Tensors, arrange: Transform | None) -> Shapes:
+        tried = replace(self.without_augment(), arrange=arrange)
+        shape: Shapes = apply(lambda x: tuple(x.shape[1:]), tried.prepared(rows, is_own=False))
+        return shape
+
+    def dtype_of(self, name: str | int | None, x: torch.Tensor) -> torch.dtype:
+        """Choose the dtype in which the module gets an input of shape (n_rows, ...)."""
         if name not in self.tokens:
             return self.dtype
         # Numbers that happened to be whole in `fit` may have fractions later.
@@ -68,25 +152,29 @@ class InputFormat(NamedTuple):
         *,
         is_own: bool,
     ) -> Batch:
-        """A batch as the module wants it.
+        """Make a batch as the module wants it, of inputs of shape (n_rows, ...).
 
-        `is_own` says that `x` shares no memory with the user's array.
+        `is_own` says that `x` shares no memory with the user's array. Else the batch may share it,
+        unless the module or a transform could write to it.
         """
         if self.is_plain:
             if isinstance(x, torch.Tensor):
                 return Batch(self._placed(None, x, is_own=is_own), y, weight)
-            placed = [self._placed(name, one, is_own=is_own) for name, one in named_tensors(x)]
+            placed = [self._placed(name, part, is_own=is_own) for name, part in named_tensors(x)]
             return Batch(like(x, placed), y, weight)
         prepared = self.prepared(x, is_own=is_own)
-        final = like(prepared, [self._cast(name, one) for name, one in named_tensors(prepared)])
+        final = like(prepared, [self._cast(name, part) for name, part in named_tensors(prepared)])
         if self.augment is not None and y is not None:
             final, y = self.augment.mixed(final, y)
         return Batch(final, y, weight)
 
     def prepared(self, x: Tensors, *, is_own: bool) -> Tensors:
-        """Inputs on the device, arranged and transformed, in the dtypes that this left them."""
-        # What works in place works on a copy.
-        prepared: Tensors = apply(lambda one: self._moved(one if is_own else one.clone()), x)
+        """Move inputs of shape (n_rows, ...) to the device, arrange and transform them.
+
+        They keep the dtypes that the transforms gave them. The memory is new.
+        """
+        # A transform that works in place works on a copy.
+        prepared: Tensors = apply(lambda part: self._moved(part if is_own else part.clone()), x)
         if self.arrange is not None:
             prepared = self.arrange(prepared)
         if self.augment is not None:
@@ -95,7 +183,8 @@ class InputFormat(NamedTuple):
             prepared = self.preprocess(prepared)
         return prepared
 
-    def _placed(self, name: Any, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
+    def _placed(self, name: str | int | None, x: torch.Tensor, *, is_own: bool) -> torch.Tensor:
+        """Move, arrange and cast one input that is not transformed."""
         if self.device.type == "cpu" and self.arrange is None:
             placed = x.to(self.device, self.dtype_of(name, x), memory_format=self.memory_format)
         else:
@@ -105,10 +194,10 @@ class InputFormat(NamedTuple):
         return placed.clone() if shares else placed
 
     def _moved(self, x: torch.Tensor) -> torch.Tensor:
-        """On the device: with CUDA the host need not wait for a copy from pinned memory."""
+        """Move to the device: with CUDA the host need not wait for a copy from pinned memory."""
         if self.device.type == "cuda" and x.is_cpu:
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 
-    def _cast(self, name: Any, x: torch.Tensor) -> torch.Tensor:
+    def _cast(self, name: str | int | None, x: torch.Tensor) -> torch.Tensor:
         return x.to(self.dtype_of(name, x), memory_format=self.memory_format)

@@ -22,7 +22,7 @@ def with_channel(x: torch.Tensor) -> torch.Tensor:
 
 
 def likely_arrangement(sample_shape: Sequence[int]) -> Transform | None:
-    """What puts rows of this shape in torch's order, if they look like images in another one."""
+    """Choose how rows of this shape get torch's order, if they look like images in another one."""
     if len(sample_shape) == 2:
         return with_channel
     return channels_to_front if has_channels_last(sample_shape) else None
@@ -31,7 +31,7 @@ def likely_arrangement(sample_shape: Sequence[int]) -> Transform | None:
 def arrangements(
     sample_shape: Sequence[int], module: nn.Module, *, is_vision: bool
 ) -> list[Transform | None]:
-    """Ways to arrange the dimensions of rows for a module, in the order in which to try them.
+    """List the ways to arrange rows for a module, in the order in which to try them.
 
     A module with 2-D convolutions wants the channels first, and so do transforms of torchvision's
     (`is_vision`).

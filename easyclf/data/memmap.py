@@ -3,30 +3,84 @@
 from __future__ import annotations
 
 import mmap
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.arrays import as_tensor
+from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source, bounds, row_order
 from easyclf.data.finite import find_not_finite
 from easyclf.data.formats import InputFormat
-from easyclf.data.tensors import as_tensor
+from easyclf.data.rows import ArrayRows
+from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.tensors import TensorRows
+from easyclf.nested import Tensors
 
-# Smaller files are read into memory, where every order of the rows is as fast as any other.
+# Bytes. Smaller files are read into memory, where every order of the rows is as fast as any other.
 LARGE = 2**30
-# What is read at once, and what is shuffled at once: a pool holds the rows of 256 blocks.
+# Bytes that are read at once, and that are shuffled at once: a pool holds the rows of 256 blocks.
 _BLOCK, _POOL = 2**18, 2**26
+# Pools in memory: one is used, the next one waits or is read, and so is a third.
+_MEMORIES = 3
 _WINDOW = max(2**16, mmap.ALLOCATIONGRANULARITY)
 
 
-def is_large_memmap(x: Any) -> bool:
-    """Whether `x` is a part of a file that is to stay there."""
-    return isinstance(x, np.memmap) and x.nbytes >= LARGE and x.flags.c_contiguous
+def is_large_memmap(X: object) -> bool:
+    """Whether X is a part of a file that is to stay there."""
+    return isinstance(X, np.memmap) and X.nbytes >= LARGE and X.flags.c_contiguous
+
+
+def read_memmap(X: np.memmap[Any, Any], context: ReadContext) -> tuple[FileRows, RowSchema]:
+    """Check an array in a file, of shape (n_rows, ...), a block at a time."""
+    context.check(X[:1], allow_nd=True, ensure_all_finite=False)
+    check_finite_memmap(X, context.dtype)
+    return FileRows(X), RowSchema(tuple(X.shape[1:]))
+
+
+@dataclass(frozen=True)
+class FileRows(ArrayRows):
+    """Rows of an array in a file.
+
+    Attributes
+    ----------
+    x : memmap of shape (n_rows, ...)
+        The inputs.
+    """
+
+    x: np.memmap[Any, Any]
+
+    @property
+    def kind_name(self) -> str:
+        return type(self.x).__name__
+
+    @property
+    def n_rows(self) -> int:
+        return len(self.x)
+
+    def first(self, n_rows: int) -> Tensors:
+        return as_tensor(self.x[:n_rows])
+
+    def take(self, row_numbers: NDArray[np.intp]) -> TensorRows:
+        """Read some of the rows into memory, as a tensor of shape (n_taken, ...)."""
+        x = as_tensor(np.asarray(self.x[row_numbers]))
+        return TensorRows(x, **self._labels_of(row_numbers))
+
+    def source(
+        self,
+        input_format: InputFormat,
+        targets: Encoder | None = None,
+        encode: Encoder | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> BlockSource:
+        y, weight = self._targets(targets), self._weights(input_format)
+        return BlockSource(self.x, y, weight, input_format)
 
 
 class BlockSource(Source):
@@ -37,12 +91,12 @@ class BlockSource(Source):
 
     Parameters
     ----------
-    x : memmap
+    x : memmap of shape (n_rows, ...)
         The rows, one after the other in the file.
-    y, weight : Tensor or None
+    y, weight : Tensor of shape (n_rows, ...) or None
         Targets and weights of the rows.
     input_format : InputFormat
-        Where the batches go.
+        How the module wants its inputs.
     """
 
     def __init__(
@@ -59,40 +113,40 @@ class BlockSource(Source):
         row = max(1, x.nbytes // len(x))
         self._block_rows = max(1, _BLOCK // row)
         self._pool_blocks = max(1, _POOL // (row * self._block_rows))
-        self._reader: _Reader | None = None
+        self._reader: _PoolReader | None = None
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int:
         return len(bounds(len(self._x), batch_size, min_rows))
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+        self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
     ) -> Iterator[Batch]:
         self.close()
+        generator = order.generator()
         starts = torch.arange(0, len(self._x), self._block_rows, device="cpu")
-        if generator is not None:
-            starts = starts[torch.randperm(len(starts), generator=generator, device="cpu")]
+        starts = starts[row_order(len(starts), generator, order)]
         pools = [part.tolist() for part in torch.split(starts, self._pool_blocks)]
-        self._reader = reader = _Reader(self._x, self._block_rows, pools)
+        self._reader = reader = _PoolReader(self._x, self._block_rows, pools)
+        shuffled_pools = (
+            (pool, numbers, row_order(len(pool), generator, order)) for pool, numbers in reader
+        )
         try:
-            yield from self._cut(reader, generator, bounds(len(self._x), batch_size, min_rows))
+            yield from self._cut(shuffled_pools, bounds(len(self._x), batch_size, min_rows))
         finally:
             reader.close()
 
     def _cut(
         self,
-        reader: _Reader,
-        generator: torch.Generator | None,
+        pools: Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]],
         parts: list[tuple[int, int]],
     ) -> Iterator[Batch]:
+        """Cut pools, each with the numbers of its rows and their order, into batches."""
         sizes = iter([stop - start for start, stop in parts])
         size = next(sizes)
         # Rows that the pools so far had too few of for a batch.
         held: list[tuple[torch.Tensor, torch.Tensor]] = []
         n_held = 0
-        for pool, numbers in reader:
-            order = torch.arange(len(pool), device="cpu")
-            if generator is not None:
-                order = torch.randperm(len(pool), generator=generator, device="cpu")
+        for pool, numbers, order in pools:
             start = 0
             while size and n_held + len(pool) - start >= size:
                 rows = order[start : start + size - n_held]
@@ -117,41 +171,49 @@ class BlockSource(Source):
             self._reader = None
 
 
-class _Reader:
-    """Pools of blocks, which a thread reads into memory that they take turns in.
+class _PoolReader:
+    """Pools of blocks, which a thread reads ahead into memory that they take turns in.
 
-    While one is used, another is read and a third may wait.
+    Parameters
+    ----------
+    x : memmap of shape (n_rows, ...)
+        The rows.
+    block_rows : int
+        Rows in a block.
+    pools : list of list of int
+        The first row of each block of each pool.
     """
 
     def __init__(self, x: np.memmap[Any, Any], block_rows: int, pools: list[list[int]]) -> None:
         self._x, self._block_rows, self._pools = x, block_rows, pools
-        self._free: queue.Queue[NDArray[Any]] = queue.Queue()
-        self._read: queue.Queue[Any] = queue.Queue()
-        rows = min(len(x), block_rows * max(map(len, pools)))
-        for _ in range(min(3, len(pools))):
-            self._free.put(np.empty((rows, *x.shape[1:]), x.dtype))
-        self._is_over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1, "easyclf-pools")
 
-    def _run(self) -> None:
-        for starts in self._pools:
-            memory = self._wait_for_memory()
-            if memory is None:
-                return
-            try:
-                self._read.put((memory, *self._fill(memory, starts)))
-            except BaseException as error:  # it is raised where the batches are used
-                self._read.put(error)
-                return
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each pool of shape (n_rows, ...), with the numbers of its rows.
 
-    def _wait_for_memory(self) -> NDArray[Any] | None:
-        while not self._is_over.is_set():
-            try:
-                return self._free.get(timeout=0.1)
-            except queue.Empty:
-                continue
-        return None
+        Its memory is used again when the next one is asked for.
+        """
+        rows = min(len(self._x), self._block_rows * max(map(len, self._pools)))
+        memories = deque(
+            np.empty((rows, *self._x.shape[1:]), self._x.dtype)
+            for _ in range(min(_MEMORIES, len(self._pools)))
+        )
+        waiting = deque(self._pools)
+        ahead: deque[Future[tuple[torch.Tensor, torch.Tensor]]] = deque()
+        for _ in range(len(memories)):
+            ahead.append(self._read_ahead(memories, waiting.popleft()))
+        while ahead:
+            yield ahead.popleft().result()
+            if waiting:
+                ahead.append(self._read_ahead(memories, waiting.popleft()))
+
+    def _read_ahead(
+        self, memories: deque[NDArray[Any]], starts: list[int]
+    ) -> Future[tuple[torch.Tensor, torch.Tensor]]:
+        """Have a pool read into the memory that is free for the longest time."""
+        memory = memories[0]
+        memories.rotate(-1)
+        return self._thread.submit(self._fill, memory, starts)
 
     def _fill(self, memory: NDArray[Any], starts: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
         end, numbers = 0, []
@@ -162,19 +224,9 @@ class _Reader:
             numbers.append(torch.arange(start, stop, device="cpu"))
         return as_tensor(memory[:end]), torch.cat(numbers)
 
-    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for _ in self._pools:
-            found = self._read.get()
-            if isinstance(found, BaseException):
-                raise found
-            memory, pool, numbers = found
-            yield pool, numbers
-            self._free.put(memory)
-
     def close(self) -> None:
         """End the thread."""
-        self._is_over.set()
-        self._thread.join()
+        self._thread.shutdown(cancel_futures=True)
 
 
 def read_block(x: np.memmap[Any, Any], start: int, stop: int, memory: NDArray[Any]) -> NDArray[Any]:
@@ -215,11 +267,11 @@ def _forget(x: np.memmap[Any, Any], start: int, stop: int) -> None:
 
 
 def _map_of(x: NDArray[Any]) -> mmap.mmap | None:
-    """The mapping of the file that an array, or what it is a view of, lies in."""
-    found: Any = x
-    while isinstance(found, np.ndarray):
-        found = found.base
-    return found if isinstance(found, mmap.mmap) else None
+    """Find the mapping of the file that an array, or the array it is a view of, lies in."""
+    base: object = x
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def _offset_in_map(x: NDArray[Any], mapped: mmap.mmap) -> int:
@@ -241,8 +293,8 @@ def check_finite_memmap(x: np.memmap[Any, Any], dtype: torch.dtype) -> None:
     for start in range(0, len(x), rows):
         stop = min(start + rows, len(x))
         block = as_tensor(read_block(x, start, stop, memory[: stop - start]))
-        wrong = find_not_finite(block, dtype)
-        if wrong is not None:
-            index = np.unravel_index(wrong.first, block.shape)
+        not_finite = find_not_finite(block, dtype)
+        if not_finite is not None:
+            index = np.unravel_index(not_finite.first, block.shape)
             column = f", column {index[1]}" if block.ndim == 2 else ""
-            raise wrong.error(f"row {start + int(index[0])}{column}", dtype)
+            raise not_finite.error(f"row {start + int(index[0])}{column}", dtype)

@@ -1,157 +1,212 @@
-"""Validated rows, before they are cut into batches."""
+"""Rows that were read and checked, before they are cut into batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import issparse
-from torch.utils.data import DataLoader, Subset
 
-from easyclf.data.base import Source
-from easyclf.data.datasets import first_rows, is_dataset, length_of
+from easyclf.data.arrays import as_tensor
+from easyclf.data.base import Encoder, Source
 from easyclf.data.formats import InputFormat
-from easyclf.data.loaders import LoaderSource
-from easyclf.data.memmap import BlockSource
-from easyclf.data.multi_input import MultiInput
-from easyclf.data.sparse import SparseSource
-from easyclf.data.tensors import TensorSource, as_tensor
-from easyclf.nested import Tensors, like, named_tensors
+from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.split import split_rows
+from easyclf.nested import Tensors
+from easyclf.targets import Labels
 
-Targets = Callable[[torch.Tensor], torch.Tensor]
+# Rows in a batch of a stream that does not say how many it has.
+STREAMED_ROWS = 128
 
 
-class Rows(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Rows(ABC):
     """Inputs with the codes of their labels and their weights.
+
+    Each kind of source has its own class, in its own file.
 
     Attributes
     ----------
-    x : Tensor, MultiInput of Tensor, memmap, CSR matrix or array, Dataset or DataLoader
-        The inputs; a Dataset or DataLoader yields labels and weights itself.
-    codes : ndarray of int64 or None
-        Encoded labels.
-    weight : ndarray of float64 or None
-        Sample weights, all positive.
-    options : mapping
-        The user's `loader__*`, without the prefix, for a Dataset.
+    codes : ndarray of int64 of shape (n_rows,) or (n_rows, n_labels), or None
+        Encoded labels, where they are known before the rows are read.
+    weight : ndarray of float64 of shape (n_rows,) or None
+        Sample weights, at least 0. Datasets yield theirs with the rows.
     """
 
-    x: Any
-    codes: NDArray[Any] | None = None
-    weight: NDArray[Any] | None = None
-    options: Mapping[str, Any] = {}
+    codes: NDArray[np.int64] | None = None
+    weight: NDArray[np.float64] | None = None
+
+    can_be_split: ClassVar[bool] = True
 
     @property
+    @abstractmethod
+    def kind_name(self) -> str:
+        """The type of the user's X, for messages."""
+
+    @property
+    @abstractmethod
     def n_rows(self) -> int | None:
-        """Number of rows; None where only going through them tells."""
-        if not is_dataset(self.x):
-            return int(self.x.shape[0])
-        return len(self.codes) if self.codes is not None else length_of(self.x)
+        """Number of rows; None where only reading them tells."""
 
     @property
+    @abstractmethod
     def is_weighted(self) -> bool:
         """Whether rows have weights."""
-        if is_dataset(self.x):
-            return first_rows(self.x, 1, self.options).weight is not None
-        return self.weight is not None
 
+    @property
+    @abstractmethod
+    def can_repeat(self) -> bool:
+        """Whether the rows can be read again; a stream cannot be begun again at will."""
+
+    @abstractmethod
     def first(self, n_rows: int) -> Tensors:
-        """The inputs of the first rows, dense."""
-        if is_dataset(self.x):
-            inputs: Tensors = first_rows(self.x, n_rows, self.options).x
-            return inputs
-        if isinstance(self.x, MultiInput):
-            return self.x[:n_rows].inputs  # type: ignore[no-any-return]
-        if isinstance(self.x, torch.Tensor):
-            return self.x[:n_rows]
-        return as_tensor(self.x[:n_rows].toarray() if issparse(self.x) else self.x[:n_rows])
+        """Give the inputs of the first rows, dense, of shape (n_rows, ...)."""
 
-    def take(self, rows: NDArray[Any]) -> Rows:
-        """Some of the rows."""
-        x: Any
-        if is_dataset(self.x):
-            x = Subset(self.x, rows.tolist())
-        elif isinstance(self.x, torch.Tensor):
-            x = self.x[torch.from_numpy(rows)]
-        elif isinstance(self.x, np.memmap):
-            x = as_tensor(np.asarray(self.x[rows]))
-        else:
-            x = self.x[rows]
-        return self._replace(
-            x=x,
-            codes=None if self.codes is None else self.codes[rows],
-            weight=None if self.weight is None else self.weight[rows],
-        )
+    @abstractmethod
+    def take(self, row_numbers: NDArray[np.intp]) -> Rows:
+        """Take some of the rows, with their codes and weights."""
 
-    def without_zero_weights(self) -> Rows:
-        """The rows that count."""
-        if self.weight is None or (self.weight > 0).all():
-            return self
-        return self.take(np.flatnonzero(self.weight > 0))
-
+    @abstractmethod
     def source(
         self,
         input_format: InputFormat,
-        targets: Targets | None = None,
-        encode: Targets | None = None,
+        targets: Encoder | None = None,
+        encode: Encoder | None = None,
         *,
-        seed: int = 0,
         is_kept: bool = False,
     ) -> Source:
-        """Batches of these rows.
+        """Make the source of their batches.
 
         Parameters
         ----------
         input_format : InputFormat
-            Where the inputs go.
+            How the module wants its inputs.
         targets : callable or None
-            Codes to the targets of the loss.
+            Codes of shape (n_rows,) to the targets of the loss; None leaves the labels out.
         encode : callable or None
-            Labels that a dataset yields to codes.
-        seed : int
-            The seed of what is drawn in reading a dataset.
+            Labels that a dataset yields to codes; None leaves the labels out.
         is_kept : bool
-            Whether they are gone through many times, so that a conversion is done once.
+            Whether the rows are read many times, so that they are converted once.
         """
-        if is_dataset(self.x):
-            to_targets = None
-            if encode is not None and targets is not None:
-                to_targets = lambda labels: targets(encode(labels))  # noqa: E731
-            return LoaderSource(self.x, to_targets, input_format, self.options, self.n_rows, seed)
-        y = weight = None
-        if self.codes is not None and targets is not None:
-            y = targets(as_tensor(self.codes))
-        if self.weight is not None:
-            weight = as_tensor(self.weight).to(input_format.weight_dtype)
-        if issparse(self.x):
-            x = self.x
-            if is_kept and input_format.is_plain:
-                # NumPy has the numbers; torch the name of their dtype.
-                x = x.astype(str(input_format.dtype)[6:], copy=False)
-            return SparseSource(x, y, weight, input_format)
-        if isinstance(self.x, np.memmap):
-            return BlockSource(self.x, y, weight, input_format)
-        inputs = self.x.inputs if isinstance(self.x, MultiInput) else self.x
-        if is_kept:
-            named = named_tensors(inputs)
-            inputs = like(inputs, [_converted(name, one, input_format) for name, one in named])
-        return TensorSource(inputs, y, weight, input_format)
+
+    @abstractmethod
+    def own_labels(self, *, needs_all: bool) -> Labels | None:
+        """Look up the labels that X itself holds.
+
+        A dataset that does not carry its labels beside its items is read for them only if they
+        are all needed (`needs_all`). None for arrays, whose labels are `y`.
+        """
+
+    def without_zero_weights(self) -> Rows:
+        """Take the rows of positive weight."""
+        if self.weight is None or (self.weight > 0).all():
+            return self
+        return self.take(np.flatnonzero(self.weight > 0))
+
+    def labelled(self, codes: NDArray[np.int64], weight: NDArray[np.float64] | None) -> Self:
+        """Add codes and weights."""
+        return replace(self, codes=codes, weight=weight)
+
+    def split(self, fraction: float, seed: int, classes: Labels) -> tuple[Rows, Rows]:
+        """Split the rows into those to train on and those to validate on.
+
+        Raises
+        ------
+        ValueError
+            If rows of this kind cannot be split, or a part would have no row.
+        """
+        if not self.can_be_split:
+            raise ValueError(
+                f"`validation_split` is {fraction!r}, but X is a {self.kind_name}, which cannot "
+                "be split; give `validation_data`, or a map-style Dataset."
+            )
+        assert self.codes is not None
+        train, valid = split_rows(self.codes, fraction, seed, classes)
+        return self.take(train), self.take(valid)
+
+    @abstractmethod
+    def training_batch_size(self, asked: int | str) -> int:
+        """Choose the number of rows in a training batch.
+
+        Parameters
+        ----------
+        asked : int or "auto"
+            The user's `batch_size`. "auto" makes fifty steps an epoch, in batches of 32 to 512
+            rows; up to 64 rows are one batch. -1 means all rows.
+
+        Raises
+        ------
+        ValueError
+            If `asked` makes no sense for rows of this kind.
+        """
+
+    def _labels_of(self, row_numbers: NDArray[np.intp]) -> dict[str, NDArray[Any] | None]:
+        """The codes and weights of some rows, as keywords of a new `Rows`."""
+        return {
+            "codes": None if self.codes is None else self.codes[row_numbers],
+            "weight": None if self.weight is None else self.weight[row_numbers],
+        }
 
 
-def _converted(name: Any, x: torch.Tensor, input_format: InputFormat) -> torch.Tensor:
-    """Rows as the module wants them, once for all batches.
+class ArrayRows(Rows):
+    """Rows in an array, with their labels and weights in arrays beside it."""
 
-    Small integers, such as the pixels of images, are converted a batch at a time, and so is what
-    is still to be transformed.
+    @property
+    def is_weighted(self) -> bool:
+        return self.weight is not None
+
+    @property
+    def can_repeat(self) -> bool:
+        return True
+
+    def own_labels(self, *, needs_all: bool) -> Labels | None:
+        return None
+
+    def training_batch_size(self, asked: int | str) -> int:
+        return chosen_batch_size(asked, self.n_rows, self.kind_name)
+
+    def _targets(self, targets: Encoder | None) -> torch.Tensor | None:
+        if self.codes is None or targets is None:
+            return None
+        return targets(as_tensor(self.codes))
+
+    def _weights(self, input_format: InputFormat) -> torch.Tensor | None:
+        if self.weight is None:
+            return None
+        return as_tensor(self.weight).to(input_format.loss_dtype)
+
+
+def chosen_batch_size(asked: int | str, n_rows: int | None, kind_name: str) -> int:
+    """Choose as `Rows.training_batch_size` says, for rows that easyclf makes the batches of."""
+    if n_rows is None:
+        if asked == -1:
+            raise ValueError(
+                f"`batch_size` is -1, all rows, but X is a {kind_name}, which does not say how "
+                "many there are; give a number."
+            )
+        return STREAMED_ROWS if isinstance(asked, str) else int(asked)
+    if isinstance(asked, str):
+        return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
+    return n_rows if asked == -1 else min(int(asked), n_rows)
+
+
+class Kind(NamedTuple):
+    """A kind of X.
+
+    Attributes
+    ----------
+    takes : callable
+        Whether an X is of this kind.
+    read : callable
+        Checks such an X; returns it as rows without labels, and says how a row looks.
+    holds_labels : bool
+        Whether such an X yields labels and weights itself, so that there is no `y`.
     """
-    if x.dtype.itemsize > 1 and input_format.is_plain:
-        x = x.to(input_format.dtype_of(name, x))
-    return x.contiguous()
 
-
-def is_loader(rows: Rows) -> bool:
-    """Whether the rows come from a loader of the user's."""
-    return isinstance(rows.x, DataLoader)
+    takes: Callable[[Any], bool]
+    read: Callable[[Any, ReadContext], tuple[Rows, RowSchema]]
+    holds_labels: bool = False

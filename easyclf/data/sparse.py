@@ -3,22 +3,85 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
 
-from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.arrays import as_tensor, dtype_name
+from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source, bounds, row_order
 from easyclf.data.finite import find_not_finite
 from easyclf.data.formats import InputFormat
-from easyclf.data.tensors import as_tensor
+from easyclf.data.frame_encoder import Frame
+from easyclf.data.rows import ArrayRows
+from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.nested import Tensors
+
+# A CSR matrix or array: SciPy has no types.
+CSR: TypeAlias = Any
 
 
-def check_finite_sparse(x: Any, dtype: torch.dtype) -> None:
+def is_sparse(X: object) -> bool:
+    """Whether X is a SciPy sparse matrix or array; those in DOK format are mappings too."""
+    return bool(issparse(X))
+
+
+def read_sparse(X: CSR | Frame, context: ReadContext) -> tuple[SparseRows, RowSchema]:
+    """Check a sparse matrix, array or frame of shape (n_rows, n_columns), as CSR."""
+    x = context.check(X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False)
+    check_finite_sparse(x, context.dtype)
+    return SparseRows(x), RowSchema(tuple(x.shape[1:]))
+
+
+def check_finite_sparse(x: CSR, dtype: torch.dtype) -> None:
     """`check_finite` for a CSR matrix or array."""
-    wrong = find_not_finite(as_tensor(x.data), dtype)
-    if wrong is not None:
-        row = int(x.indptr.searchsorted(wrong.first, side="right")) - 1
-        raise wrong.error(f"row {row}, column {x.indices[wrong.first]}", dtype)
+    not_finite = find_not_finite(as_tensor(x.data), dtype)
+    if not_finite is not None:
+        row = int(x.indptr.searchsorted(not_finite.first, side="right")) - 1
+        raise not_finite.error(f"row {row}, column {x.indices[not_finite.first]}", dtype)
+
+
+@dataclass(frozen=True)
+class SparseRows(ArrayRows):
+    """Rows of a sparse matrix.
+
+    Attributes
+    ----------
+    x : CSR matrix or array of shape (n_rows, n_columns)
+        The inputs, in memory that may be the user's.
+    """
+
+    x: CSR
+
+    @property
+    def kind_name(self) -> str:
+        return type(self.x).__name__
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.x.shape[0])
+
+    def first(self, n_rows: int) -> Tensors:
+        return as_tensor(self.x[:n_rows].toarray())
+
+    def take(self, row_numbers: NDArray[np.intp]) -> SparseRows:
+        return SparseRows(self.x[row_numbers], **self._labels_of(row_numbers))
+
+    def source(
+        self,
+        input_format: InputFormat,
+        targets: Encoder | None = None,
+        encode: Encoder | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> SparseSource:
+        x = self.x
+        if is_kept and input_format.is_plain:
+            x = x.astype(dtype_name(input_format.dtype), copy=False)
+        return SparseSource(x, self._targets(targets), self._weights(input_format), input_format)
 
 
 class SparseSource(Source):
@@ -26,17 +89,17 @@ class SparseSource(Source):
 
     Parameters
     ----------
-    x : CSR matrix or array
+    x : CSR matrix or array of shape (n_rows, n_columns)
         The inputs.
-    y, weight : Tensor or None
+    y, weight : Tensor of shape (n_rows, ...) or None
         Targets and weights of the rows.
     input_format : InputFormat
-        Where the batches go.
+        How the module wants its inputs.
     """
 
     def __init__(
         self,
-        x: Any,
+        x: CSR,
         y: torch.Tensor | None,
         weight: torch.Tensor | None,
         input_format: InputFormat,
@@ -47,16 +110,14 @@ class SparseSource(Source):
         return len(bounds(self._x.shape[0], batch_size, min_rows))
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+        self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
     ) -> Iterator[Batch]:
         n_rows = self._x.shape[0]
-        order = None
-        if generator is not None:
-            order = torch.randperm(n_rows, generator=generator, device="cpu")
+        row_numbers = row_order(n_rows, order.generator(), order)
         device = self._input_format.device
         for start, stop in bounds(n_rows, batch_size, min_rows):
-            rows = slice(start, stop) if order is None else order[start:stop]
-            x = self._x[rows if order is None else order[start:stop].numpy()].toarray()
+            rows = row_numbers[start:stop] if order.is_shuffled else slice(start, stop)
+            x = self._x[rows.numpy() if isinstance(rows, torch.Tensor) else rows].toarray()
             yield self._input_format.batch(
                 as_tensor(x),
                 None if self._y is None else self._y[rows].to(device),

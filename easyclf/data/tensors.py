@@ -3,38 +3,167 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
-from easyclf.data.base import Batch, Source, bounds
+from easyclf.data.arrays import as_tensor
+from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source, bounds, row_order
+from easyclf.data.finite import check_finite
 from easyclf.data.formats import InputFormat
+from easyclf.data.rows import ArrayRows
+from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.device import free_memory
-from easyclf.nested import Tensors, apply, first_of, tensors_of
+from easyclf.nested import Tensors, apply, first_of, like, named_tensors, tensors_of
 
 # Part of the free memory of an accelerator that the training data may take.
 _RESIDENT_FRACTION = 0.5
 # Numbers that are gathered at once, for several small batches: they stay in the cache of a core.
+# `python -m benchmarks` shows it in the rows of the small tables.
 _GATHERED_NUMBERS = 2**16
-_KEPT_DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
 
 
-def as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """A tensor on the memory of `array` where torch can read it, else on one copy."""
-    array = array.astype(array.dtype.newbyteorder("="), copy=False)
-    if array.dtype.name not in _KEPT_DTYPES:
-        is_integer = array.dtype.kind in "iu" and array.dtype != np.uint64
-        array = array.astype(np.int64 if is_integer else np.float64)
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()
-    with warnings.catch_warnings():
-        # Nothing writes to the tensor: `InputFormat.copies` guards the modules that would.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array)
+def is_tensor(X: object) -> bool:
+    """Whether X is one tensor."""
+    return isinstance(X, torch.Tensor)
+
+
+def is_array_like(X: object) -> bool:
+    """Say yes to anything: scikit-learn finds out whether an array can be made of it."""
+    return True
+
+
+def read_tensor(X: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowSchema]:
+    """Check a tensor of shape (n_rows, ...); the rows share its memory."""
+    x = detached(X)
+    if x.ndim < 2 or not x.numel() or x.is_complex() or x.layout != torch.strided:
+        # scikit-learn says what is wrong.
+        context.check(np.asarray(x.cpu()), allow_nd=True)
+    context.check(x, skip_check_array=True)
+    check_finite(x, context.dtype)
+    return TensorRows(x), RowSchema(tuple(x.shape[1:]))
+
+
+def detached(X: torch.Tensor) -> torch.Tensor:
+    """Give a tensor of the shape (n_rows, ...), values and memory of X; it needs no gradient."""
+    x = X.detach()
+    # Autograd does not take what was made under `torch.inference_mode`.
+    return x.clone() if x.is_inference() else x
+
+
+def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
+    """Make a tensor of shape (n_rows, ...) of an array, a list or a frame of numbers.
+
+    The checks are scikit-learn's.
+    """
+    try:
+        x = context.check(X, allow_nd=True, ensure_all_finite=False)
+    except ValueError as error:
+        _explain(X, error)
+        raise
+    return rows_of_tensor(as_tensor(x), context)
+
+
+def rows_of_tensor(x: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowSchema]:
+    """Check the values of a tensor of shape (n_rows, ...) that was made of X."""
+    check_finite(x, context.dtype)
+    return TensorRows(x), RowSchema(tuple(x.shape[1:]))
+
+
+def _explain(X: object, error: ValueError) -> None:
+    """Raise a better error where X has ragged rows, several arrays or text; else do nothing."""
+    if issparse(X):
+        return
+    _refuse_ragged_rows(X, error)
+    if isinstance(X, list) and all(getattr(part, "ndim", 0) for part in X):
+        raise ValueError(
+            f"`X` is a list of {len(X)} arrays of shapes {[tuple(part.shape) for part in X]}; give "
+            "several inputs as a tuple or a dict."
+        ) from error
+    _refuse_text(X, error)
+
+
+def _refuse_ragged_rows(X: object, error: ValueError) -> None:
+    if not (isinstance(X, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in X)):
+        return
+    for number, row in enumerate(X):
+        if len(row) != len(X[0]):
+            raise ValueError(
+                f"`X` has rows of different lengths: row 0 has {len(X[0])} value(s), row "
+                f"{number} has {len(row)}; give all rows the same length."
+            ) from error
+
+
+def _refuse_text(X: object, error: ValueError) -> None:
+    names = getattr(X, "columns", None)
+    for index, value in np.ndenumerate(np.asarray(X, dtype=object)):
+        if isinstance(value, (str, bytes)):
+            place = ""
+            if index:
+                column = index[-1] if names is None else repr(names[index[-1]])
+                place = f" in row {index[0]}, column {column}"
+            raise ValueError(
+                f"`X` holds text, {value!r}{place}; expected numbers: encode it first, for example "
+                "with OneHotEncoder (or TfidfVectorizer) in a Pipeline, or give a DataFrame to the "
+                "default module."
+            ) from error
+
+
+@dataclass(frozen=True)
+class TensorRows(ArrayRows):
+    """Rows of a tensor in memory, or of several side by side.
+
+    Attributes
+    ----------
+    x : Tensor of shape (n_rows, ...), or dict or tuple of them
+        The inputs, in memory that may be the user's: nothing writes to it.
+    """
+
+    x: Tensors
+
+    @property
+    def kind_name(self) -> str:
+        return type(self.x).__name__
+
+    @property
+    def n_rows(self) -> int:
+        return len(first_of(self.x))
+
+    def first(self, n_rows: int) -> Tensors:
+        first: Tensors = apply(lambda x: x[:n_rows], self.x)
+        return first
+
+    def take(self, row_numbers: NDArray[np.intp]) -> TensorRows:
+        rows = torch.from_numpy(row_numbers)
+        return TensorRows(apply(lambda x: x[rows], self.x), **self._labels_of(row_numbers))
+
+    def source(
+        self,
+        input_format: InputFormat,
+        targets: Encoder | None = None,
+        encode: Encoder | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> TensorSource:
+        x = self.x
+        if is_kept:
+            x = like(x, [_converted(*named, input_format) for named in named_tensors(x)])
+        return TensorSource(x, self._targets(targets), self._weights(input_format), input_format)
+
+
+def _converted(name: str | int | None, x: torch.Tensor, input_format: InputFormat) -> torch.Tensor:
+    """Convert rows of shape (n_rows, ...) as the module wants them, once for all batches.
+
+    Small integers, such as the pixels of images, are converted a batch at a time, and so are rows
+    that are still to be transformed.
+    """
+    if x.dtype.itemsize > 1 and input_format.is_plain:
+        x = x.to(input_format.dtype_of(name, x))
+    return x.contiguous()
 
 
 class TensorSource(Source):
@@ -42,12 +171,12 @@ class TensorSource(Source):
 
     Parameters
     ----------
-    x : Tensor, or dict or tuple of Tensor
+    x : Tensor of shape (n_rows, ...), or dict or tuple of them
         The inputs.
-    y, weight : Tensor or None
+    y, weight : Tensor of shape (n_rows, ...) or None
         Targets and weights of the rows.
     input_format : InputFormat
-        Where the batches go.
+        How the module wants its inputs.
     """
 
     def __init__(
@@ -60,8 +189,8 @@ class TensorSource(Source):
         self._input_format = input_format
         device = input_format.device
         free = free_memory(device)
-        if free is None or sum(one.nbytes for one in tensors_of(x)) < _RESIDENT_FRACTION * free:
-            x = apply(lambda one: one.to(device), x)
+        if free is None or sum(part.nbytes for part in tensors_of(x)) < _RESIDENT_FRACTION * free:
+            x = apply(lambda part: part.to(device), x)
         self._x = x
         self._y = None if y is None else y.to(device)
         self._weight = None if weight is None else weight.to(device)
@@ -74,25 +203,27 @@ class TensorSource(Source):
         return len(bounds(self._n_rows, batch_size, min_rows))
 
     def batches(
-        self, batch_size: int, generator: torch.Generator | None = None, min_rows: int = 1
+        self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
     ) -> Iterator[Batch]:
         parts = bounds(self._n_rows, batch_size, min_rows)
-        if generator is not None and len(parts) > 1:
-            order = torch.randperm(self._n_rows, generator=generator, device="cpu")
-            return self._gathered(order, parts)
+        # The rows of one batch need no order.
+        if order.is_shuffled and len(parts) > 1:
+            return self._gathered(row_order(self._n_rows, order.generator(), order), parts)
         return self._sliced(parts)
 
     def _sliced(self, parts: list[tuple[int, int]]) -> Iterator[Batch]:
+        """Yield batches that are views of the rows."""
         rows = Batch(self._x, self._y, self._weight)
         for start, stop in parts:
             x, y, weight = rows if len(parts) == 1 else rows.rows(start, stop)
             yield self._input_format.batch(x, y, weight, is_own=False)
 
     def _gathered(self, order: torch.Tensor, parts: list[tuple[int, int]]) -> Iterator[Batch]:
-        first = first_of(self._x)
-        of_x = order.to(first.device)
+        """Yield batches in new memory, with the rows in an order of shape (n_rows,)."""
+        # Large data stay where they are while targets and weights are on the device.
+        order_of_x = order.to(first_of(self._x).device)
         order = order.to(self._input_format.device, non_blocking=True)
-        numbers = parts[0][1] * sum(math.prod(one.shape[1:]) for one in tensors_of(self._x))
+        numbers = parts[0][1] * sum(math.prod(x.shape[1:]) for x in tensors_of(self._x))
         at_once = max(1, _GATHERED_NUMBERS // max(1, numbers))
         for begin in range(0, len(parts), at_once):
             block = parts[begin : begin + at_once]
@@ -100,7 +231,7 @@ class TensorSource(Source):
             lengths = [stop - start for start, stop in block]
             rows = order[start:stop]
             for x, y, weight in zip(
-                _split_inputs(self._x, of_x[start:stop], lengths),
+                _split_inputs(self._x, order_of_x[start:stop], lengths),
                 _split(self._y, rows, lengths),
                 _split(self._weight, rows, lengths),
                 strict=True,
@@ -109,20 +240,17 @@ class TensorSource(Source):
 
 
 def _split_inputs(x: Tensors, rows: torch.Tensor, lengths: list[int]) -> Sequence[Tensors]:
-    """Some rows of the inputs, as many at a time as `lengths` says."""
+    """Gather the rows of shape (sum(lengths),), and cut them in parts of these lengths."""
     if isinstance(x, torch.Tensor):
         return torch.split(x.index_select(0, rows), lengths)
-    taken = apply(lambda one: torch.split(one.index_select(0, rows), lengths), x)
-    numbers = range(len(lengths))
-    if isinstance(taken, dict):
-        return [{name: parts[number] for name, parts in taken.items()} for number in numbers]
-    return [tuple(parts[number] for parts in taken) for number in numbers]
+    columns = [torch.split(part.index_select(0, rows), lengths) for part in tensors_of(x)]
+    return [like(x, parts) for parts in zip(*columns, strict=True)]
 
 
 def _split(
     values: torch.Tensor | None, rows: torch.Tensor, lengths: list[int]
 ) -> Sequence[torch.Tensor | None]:
-    """Some rows, as many at a time as `lengths` says."""
+    """Gather the rows of shape (sum(lengths),), and cut them in parts of these lengths."""
     if values is None:
         return [None] * len(lengths)
     return torch.split(values.index_select(0, rows), lengths)

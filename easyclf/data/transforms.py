@@ -5,16 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from easyclf.checks import name_of
+from easyclf.nested import Tensors
 
 Transform = Callable[[Any], Any]
+# Whatever a transform of the user's returns, before it is checked.
+Returned: TypeAlias = Any
 # Transforms of torchvision's that do the same to every image, or draw for every pixel: they take
-# whole batches. Of all others an image at a time is drawn for.
+# whole batches. All others draw once a call, and are called for one image at a time.
 _FOR_BATCHES = {
     "CenterCrop",
     "ConvertImageDtype",
@@ -54,13 +57,18 @@ class Preprocessing:
             transform = copy.deepcopy(transform).to(device).train(name == "augment")
         self._transform, self._name = transform, name
 
+    @property
+    def is_vision(self) -> bool:
+        """Whether it begins with a transform of torchvision's."""
+        return is_vision(self._transform)
+
     @torch.no_grad()
-    def __call__(self, x: Any) -> Any:
-        found = _called(self._transform, x, self._name)
-        return _checked(found, x, self._name)
+    def __call__(self, x: Tensors) -> Tensors:
+        """Transform a batch of shape (n_rows, ...)."""
+        return _checked(_called(self._transform, x, self._name), x, self._name)
 
     def to(self, device: torch.device) -> Preprocessing:
-        """The like of it for another device."""
+        """Make a copy for another device."""
         return Preprocessing(self._transform, device, self._name)
 
 
@@ -80,6 +88,7 @@ class Augmentation:
     """
 
     def __init__(self, augment: Transform, device: torch.device) -> None:
+        self._augment = augment
         stages = list(_stages(augment))
         self._mixers = [stage for stage in stages if _mixes(stage)]
         self._stages = [
@@ -91,30 +100,42 @@ class Augmentation:
         ]
 
     @property
+    def is_vision(self) -> bool:
+        """Whether it begins with a transform of torchvision's."""
+        return is_vision(self._augment)
+
+    @property
     def mixes(self) -> bool:
         """Whether it makes soft targets of labels."""
         return bool(self._mixers)
 
+    def to(self, device: torch.device) -> Augmentation:
+        """Make a copy for another device."""
+        return Augmentation(self._augment, device)
+
     @torch.no_grad()
-    def inputs(self, x: Any) -> Any:
-        """The inputs of a batch, each row changed in its own way."""
+    def inputs(self, x: Tensors) -> Tensors:
+        """Change each row of a batch of shape (n_rows, ...) in its own way."""
         for stage in self._stages:
             x = _checked(stage(x), x, "augment")
         return x
 
     @torch.no_grad()
-    def mixed(self, x: Any, y: torch.Tensor) -> tuple[Any, torch.Tensor]:
-        """Inputs and targets, mixed: a row of `y` is then the share of each class."""
+    def mixed(self, x: Tensors, y: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        """Mix inputs of shape (n_rows, ...) and targets of shape (n_rows,).
+
+        The mixed targets have shape (n_rows, n_classes): the share of each class.
+        """
         for mixer in self._mixers:
             x, y = _called(functools.partial(_mix, mixer), (x, y), "augment")
         return x, y
 
 
-def _mix(mixer: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+def _mix(mixer: Callable[..., Any], batch: tuple[object, ...]) -> Returned:
     return mixer(*batch)
 
 
-def _called(transform: Transform, x: Any, name: str) -> Any:
+def _called(transform: Transform, x: object, name: str) -> Returned:
     try:
         return transform(x)
     except Exception as error:
@@ -125,26 +146,26 @@ def _called(transform: Transform, x: Any, name: str) -> Any:
         raise
 
 
-def _checked(found: Any, given: Any, name: str) -> Any:
-    """What a transform returned, refused if it is not a batch of as many rows."""
-    if isinstance(found, torch.Tensor) and isinstance(given, torch.Tensor):
-        if found.ndim == 0 or len(found) != len(given):
+def _checked(result: object, batch: object, name: str) -> Tensors:
+    """Give the result of a transform, and refuse it if it is not a batch of as many rows."""
+    if isinstance(result, torch.Tensor) and isinstance(batch, torch.Tensor):
+        if result.ndim == 0 or len(result) != len(batch):
             raise ValueError(
-                f"`{name}` made shape {tuple(found.shape)} of a batch of shape "
-                f"{tuple(given.shape)}; expected as many rows."
+                f"`{name}` made shape {tuple(result.shape)} of a batch of shape "
+                f"{tuple(batch.shape)}; expected as many rows."
             )
         # Images of torchvision's are tensors of a class of their own.
-        return found if type(found) is torch.Tensor else found.as_subclass(torch.Tensor)
-    if isinstance(found, (dict, tuple)) and not isinstance(given, torch.Tensor):
-        return found
+        return result if type(result) is torch.Tensor else result.as_subclass(torch.Tensor)
+    if isinstance(result, (dict, tuple)) and not isinstance(batch, torch.Tensor):
+        return result
     raise TypeError(
-        f"`{name}` {name_of(found)} returned a {type(found).__name__} for a batch of X; expected "
+        f"`{name}` {name_of(result)} returned a {type(result).__name__} for a batch of X; expected "
         "a tensor."
     )
 
 
 def _stages(augment: Transform) -> Iterator[Transform]:
-    """The transforms that follow each other in `Compose` and `nn.Sequential`."""
+    """Yield the transforms that follow each other in `Compose` and `nn.Sequential`."""
     if isinstance(augment, nn.Sequential):
         inner = list(augment)
     elif type(augment).__name__ == "Compose" and hasattr(augment, "transforms"):

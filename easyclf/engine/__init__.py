@@ -1,6 +1,6 @@
 """How a fit runs."""
 
-from easyclf.engine.fitted import Fitted
-from easyclf.engine.fitting import PreviousFit, run
+from easyclf.engine.fitted import Fitted, FittedAttribute
+from easyclf.engine.fitting import Fitting, Settings
 
-__all__ = ["Fitted", "PreviousFit", "run"]
+__all__ = ["Fitted", "FittedAttribute", "Fitting", "Settings"]

@@ -1,4 +1,4 @@
-"""What a module measures and answers, in batches that memory has room for."""
+"""The figures and the outputs of many rows, in batches that memory has room for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Evaluation:
     Parameters
     ----------
     module : nn.Module
-        What the rows go through, to be named in errors.
+        The module that the rows go through, to be named in errors.
     n_rows : int
         Rows in a batch.
     """
@@ -35,7 +35,13 @@ class Evaluation:
         self._has_warned = False
 
     def each(self, source: Source, function: Callable[[Batch], Result]) -> Iterator[Result]:
-        """What `function` gives for every batch, in order."""
+        """Call a function with every batch, in order, and yield its results.
+
+        Raises
+        ------
+        Exception
+            Whatever `function` raises, with a note that names the module and the batch.
+        """
         for batch in source.batches(self._n_rows):
             parts = [batch]
             while parts:
@@ -50,6 +56,7 @@ class Evaluation:
                 parts += [part.rows(half, None), part.rows(0, half)]
 
     def _make_room(self, error: Exception, batch: Batch) -> None:
+        """Halve the batches from now on, if it was memory that the batch lacked."""
         n_rows = batch.n_rows
         if n_rows == 1 or not is_out_of_memory(error):
             note = f"In {type(self._module).__name__}, on a batch of shape {batch.shape}."
@@ -67,12 +74,12 @@ class Evaluation:
 
 
 def evaluate(
-    source: Source, evaluation: Evaluation, measure_batch: Callable[[Batch], BatchResult]
+    source: Source, evaluation: Evaluation, measure: Callable[[Batch], BatchResult]
 ) -> dict[str, float]:
-    """The exact `loss` and `accuracy` of all rows of a source."""
+    """Measure the exact `loss` and `accuracy` of all rows of a source."""
     metrics = RunningMetrics()
-    for measured in evaluation.each(source, measure_batch):
-        metrics.add(measured)
+    for result in evaluation.each(source, measure):
+        metrics.add(result)
     check_any_batch(metrics)
     return metrics.read()
 
@@ -80,13 +87,19 @@ def evaluate(
 def predict_outputs(
     module: nn.Module, head: Head, precision: Precision, source: Source, n_rows: int
 ) -> torch.Tensor:
-    """The outputs that are used, of all rows of a source, in order, on the host."""
+    """Compute the outputs of all rows of a source, `n_rows` at a time.
+
+    Returns
+    -------
+    outputs : Tensor of shape (rows of the source, n_outputs)
+        In order, on the host, in memory of its own; only the columns that are used.
+    """
 
     @torch.inference_mode()
-    def outputs(batch: Batch) -> torch.Tensor:
+    def outputs_of(batch: Batch) -> torch.Tensor:
         return head.columns(precision.run(module, batch.x)).cpu()
 
-    return torch.cat(list(Evaluation(module, n_rows).each(source, outputs)))
+    return torch.cat(list(Evaluation(module, n_rows).each(source, outputs_of)))
 
 
 def check_any_batch(metrics: RunningMetrics) -> None:

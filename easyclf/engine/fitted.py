@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar, overload
 
 import torch
 from torch import nn
 
-from easyclf.data import Augmentation, Batch, InputFormat, Preprocessing, Rows, Source
-from easyclf.data.reader import RowSchema
+from easyclf.data import Batch, InputFormat, Rows, RowSchema, Source
 from easyclf.engine.evaluation import Evaluation, evaluate, predict_outputs
 from easyclf.engine.metrics import BatchResult
-from easyclf.engine.objective import measure
+from easyclf.engine.objective import Objective
 from easyclf.heads import Head
-from easyclf.precision import Precision
+from easyclf.history import History
+from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
-from easyclf.targets import TargetEncoder
+from easyclf.targets import Labels, TargetEncoder
 
-# Numbers in an evaluation batch: its rows are as many as hold about this many.
+Part = TypeVar("Part")
+# Numbers in an evaluation batch: its rows are as many as hold about this many. 4 MB of float32
+# stay in the cache of a core; `python -m benchmarks` measures it as "predict_proba".
 _EVALUATION_NUMBERS = 2**20
 
 
-class Fitted(NamedTuple):
-    """What prediction and a continued run need beside the module.
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a fit leaves: the module, and how to read rows for it and its outputs.
+
+    Nothing in it is replaced after the fit, so who holds it has parts that belong together.
 
     Attributes
     ----------
+    module : nn.Module
+        The trained module, on the device of `input_format`.
+    optimizer : torch.optim.Optimizer
+        The optimizer with its state.
+    history : History
+        The epochs of this fit, and of those that it continued.
     head : Head
         The meaning of the outputs.
     encoder : TargetEncoder
@@ -34,17 +46,22 @@ class Fitted(NamedTuple):
     precision : Precision
         The precision of the arithmetic.
     input_format : InputFormat
-        Where and as what the module wants its inputs.
+        Where and as what the module wants its inputs; without `augment`.
     schema : RowSchema
-        What rows look like.
+        What rows have to look like.
     row_numbers : int
         Numbers in a row, as the module gets it.
     frozen : list of str
         Names of the weights that `freeze` kept as they were.
     seed : int
-        The seed of the whole run.
+        The seed of the whole training, of which each epoch's follows.
+    class_names : list of str or None
+        Names of the classes, if the dataset had them.
     """
 
+    module: nn.Module
+    optimizer: torch.optim.Optimizer
+    history: History
     head: Head
     encoder: TargetEncoder
     precision: Precision
@@ -53,6 +70,22 @@ class Fitted(NamedTuple):
     row_numbers: int
     frozen: list[str]
     seed: int
+    class_names: list[str] | None = None
+
+    @property
+    def classes(self) -> Labels:
+        """The sorted classes; for a multilabel target the numbers of its labels."""
+        return self.encoder.classes_
+
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        return self.input_format.device
+
+    @property
+    def n_iter(self) -> int:
+        """Epochs trained."""
+        return len(self.history)
 
     @property
     def evaluation_rows(self) -> int:
@@ -60,59 +93,113 @@ class Fitted(NamedTuple):
         return max(64, _EVALUATION_NUMBERS // self.row_numbers)
 
     def source(
-        self, rows: Rows, *, is_kept: bool = False, augment: Augmentation | None = None
+        self, rows: Rows, input_format: InputFormat | None = None, *, is_kept: bool = False
     ) -> Source:
-        """Batches of rows with their targets."""
+        """Cut rows into batches, with their targets.
+
+        Parameters
+        ----------
+        rows : Rows
+            With labels.
+        input_format : InputFormat, default=None
+            Where and as what they go; None is the format of prediction.
+        is_kept : bool, default=False
+            Whether they are gone through many times, so that a conversion is done once.
+        """
         return rows.source(
-            self.input_format._replace(augment=augment),
+            input_format or self.input_format,
             self.head.targets,
             self.encoder.transform_tensor,
-            seed=self.seed,
             is_kept=is_kept,
         )
 
-    def outputs(self, module: nn.Module, rows: Rows) -> torch.Tensor:
-        """The raw outputs for all rows, in order."""
+    def outputs(self, rows: Rows) -> torch.Tensor:
+        """Compute the raw outputs for all rows, in order.
+
+        Returns
+        -------
+        outputs : Tensor of shape (n_rows, n_outputs)
+            In full precision, on the host. The memory is new.
+
+        Raises
+        ------
+        ValueError
+            If the module answers NaN.
+        """
         with (
-            isolated(self.seed, self.input_format.device, waits=False),
-            rows.source(self.input_format, seed=self.seed) as source,
+            isolated(self.seed, self.device, waits=False),
+            rows.source(self.input_format) as source,
         ):
             outputs = predict_outputs(
-                module.eval(), self.head, self.precision, source, self.evaluation_rows
+                self.module.eval(), self.head, self.precision, source, self.evaluation_rows
             )
         if outputs.isnan().any():
             row = int(outputs.isnan().flatten(1).any(1).to(torch.uint8).argmax())
             raise ValueError(
-                f"{type(module).__name__} answered NaN, first in row {row} of X; look at that row, "
-                "at `preprocess`, and at the weights of the module."
+                f"{type(self.module).__name__} answered NaN, first in row {row} of X; look at that "
+                "row, at `preprocess`, and at the weights of the module."
             )
         return outputs
 
-    def evaluate(self, module: nn.Module, rows: Rows) -> dict[str, float]:
-        """The exact `loss` and `accuracy`."""
-        module.eval()
+    def evaluate(self, rows: Rows) -> dict[str, float]:
+        """Measure the exact `loss` and `accuracy` of rows with labels."""
+        module, objective = self.module.eval(), Objective(self.head, self.precision)
 
         @torch.inference_mode()
-        def measure_batch(batch: Batch) -> BatchResult:
-            return measure(module, self.head, self.precision, batch)
+        def measure(batch: Batch) -> BatchResult:
+            return objective(module, batch)
 
-        with (
-            isolated(self.seed, self.input_format.device, waits=False),
-            self.source(rows) as source,
-        ):
-            return evaluate(source, Evaluation(module, self.evaluation_rows), measure_batch)
+        with isolated(self.seed, self.device, waits=False), self.source(rows) as source:
+            return evaluate(source, Evaluation(module, self.evaluation_rows), measure)
 
     def on_cpu(self) -> Fitted:
-        """A copy for a machine without the accelerator."""
-        cpu, dtype, preprocess = (
-            torch.device("cpu"),
-            self.precision.dtype,
-            self.input_format.preprocess,
+        """Copy it to the CPU, to be read on a machine without this device."""
+        if self.device.type == "cpu":
+            return self
+        cpu = torch.device("cpu")
+        module, optimizer = copy.deepcopy((self.module, self.optimizer))
+        optimizer_state = optimizer.state_dict()
+        module.to(cpu)
+        # Loading moves the state of the optimizer to where its parameters now are.
+        optimizer.load_state_dict(optimizer_state)
+        precision = FullPrecision(self.precision.dtype)
+        return replace(
+            self,
+            module=module,
+            optimizer=optimizer,
+            head=copy.deepcopy(self.head).to(cpu, precision.dtype),
+            precision=precision,
+            input_format=self.input_format.on(cpu),
         )
-        if isinstance(preprocess, Preprocessing):
-            preprocess = preprocess.to(cpu)
-        return self._replace(
-            head=copy.deepcopy(self.head).to(cpu, dtype),
-            precision=Precision(dtype),
-            input_format=self.input_format._replace(device=cpu, preprocess=preprocess),
-        )
+
+
+class FittedAttribute(Generic[Part]):
+    """An attribute that is there after `fit`: a part of the one `Fitted` that a fit leaves.
+
+    So all of them change at once, and what one thread predicts with belongs together while
+    another one fits.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name, self._part = name, name.removesuffix("_")
+
+    @overload
+    def __get__(self, estimator: None, owner: type) -> FittedAttribute[Part]: ...
+
+    @overload
+    def __get__(self, estimator: object, owner: type) -> Part: ...
+
+    def __get__(self, estimator: object | None, owner: type) -> FittedAttribute[Part] | Part:
+        if estimator is None:
+            return self
+        fitted: Fitted | None = vars(estimator).get("_fitted")
+        part: Part | None = None if fitted is None else getattr(fitted, self._part)
+        if part is None:
+            raise AttributeError(
+                f"{owner.__name__!r} object has no attribute {self._name!r}"
+                f"{'; call `fit` first' if fitted is None else ''}"
+            )
+        return part
+
+    def __set__(self, estimator: Any, part: Part) -> None:
+        estimator._fitted = replace(estimator._fitted, **{self._part: part})

@@ -1,252 +1,329 @@
-"""A run, put together from parameters and rows: module, head, optimizer, sources and trainer."""
+"""A fit, put together one verb at a time."""
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import nn
 
-from easyclf.callbacks.base import Callback
-from easyclf.data import Augmentation, InputFormat, Preprocessing, Rows, is_loader, is_vision
-from easyclf.data.reader import RowSchema
+from easyclf.callbacks import Callback
+from easyclf.data import InputFormat, Reader, Rows
 from easyclf.device import resolve_device
 from easyclf.engine.fitted import Fitted
-from easyclf.engine.probing import Probe, check_augmentation, find_input_format, row_shape
-from easyclf.engine.trainer import Trainer
-from easyclf.exceptions import TrainingDiverged
+from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.trainer import Plan, Trainer
+from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
 from easyclf.history import History
-from easyclf.mlp import MLP
-from easyclf.modules import build_module, freeze
-from easyclf.nested import apply, first_of, tensors_of
+from easyclf.losses import LossLike
+from easyclf.modules import AdaptsToRows, ModuleLike, build_module, freeze
+from easyclf.nested import Tensors, apply, first_of
 from easyclf.optimizers import build_optimizer, continue_from
-from easyclf.parameters import forwarded
+from easyclf.parameters import PREFIXES, forwarded
 from easyclf.precision import resolve_precision
-from easyclf.randomness import isolated, seed_after
+from easyclf.randomness import isolated
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
 
+# Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
-# Rows in a batch of a stream that does not say how many it has.
-_STREAMED_ROWS = 128
 _MEASURED = ("loss", "accuracy")
+# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
+# when it has seen rows.
+_BATCH_NORMALIZATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
+    nn.SyncBatchNorm,
+)
 
 
-class PreviousFit(NamedTuple):
-    """What a continued run goes on from."""
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The parameters of an estimator that a fit needs, under their own names.
 
-    fitted: Fitted
-    module: nn.Module
-    optimizer: torch.optim.Optimizer
-    history: History
+    `module_keywords` and its siblings are the user's `module__*`, `optimizer__*` and `loss__*`,
+    without the prefix. `seed` is that of the whole training.
+    """
+
+    module: ModuleLike
+    loss: LossLike
+    optimizer: str | Callable[..., torch.optim.Optimizer]
+    lr: float | Mapping[str, float]
+    epochs: int
+    batch_size: int | str
+    shuffle: bool
+    class_weight: Mapping[Any, float] | str | None
+    preprocess: Callable[..., Any] | None
+    augment: Callable[..., Any] | None
+    freeze: str | Sequence[str] | None
+    device: str | torch.device
+    precision: str
+    compile: bool | str
+    clip_grad_norm: float | None
+    accumulate: int
+    seed: int
+    module_keywords: Mapping[str, Any]
+    optimizer_keywords: Mapping[str, Any]
+    loss_keywords: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, parameters: Mapping[str, Any], *, seed: int, epochs: int) -> Settings:
+        """Take from the parameters of an estimator those that a fit needs."""
+        names = {field.name for field in fields(cls)}
+        chosen = {name: value for name, value in parameters.items() if name in names}
+        keywords = {
+            f"{prefix}_keywords": forwarded(parameters, prefix)
+            for prefix in PREFIXES
+            if f"{prefix}_keywords" in names
+        }
+        return cls(**{**chosen, **keywords, "seed": seed, "epochs": epochs})
 
 
-class Outcome(NamedTuple):
-    """A run that is over, and what cut it short, if anything did."""
-
-    state: TrainingState
-    fitted: Fitted
-    interruption: BaseException | None
-
-
-def run(
-    parameters: Mapping[str, Any],
-    train: Rows,
-    valid: Rows | None,
-    schema: RowSchema,
-    encoder: TargetEncoder,
-    callbacks: Sequence[Callback],
-    *,
-    epochs: int,
-    seed: int,
-    earlier: PreviousFit | None,
-) -> Outcome:
-    """Train on rows.
+class Fitting:
+    """A fit, from rows to what was learned of them.
 
     Parameters
     ----------
-    parameters : mapping
-        The parameters of the estimator, `module__*` and its kin included.
+    settings : Settings
+        What the user asked for.
     train, valid : Rows
-        The rows to train on, and to measure after each epoch.
-    schema : RowSchema
-        What they look like.
+        The rows to train on, and to measure after each epoch, if any.
+    reader : Reader
+        What read them: it knows what later rows have to look like.
     encoder : TargetEncoder
         The classes.
-    callbacks : sequence of Callback
-        Their hooks are called in this order.
-    epochs : int
-        Epochs to run.
-    seed : int
-        The seed of the whole run, of which earlier epochs are a part.
-    earlier : PreviousFit or None
-        What to go on from; it is left as it is.
+    previous : Fitted or None
+        The fit to go on from; it is left as it is.
+
+    Attributes
+    ----------
+    fitted : Fitted or None
+        What is learned, from the moment at which training begins: also if it is cut short.
     """
-    device = resolve_device(parameters["device"])
-    precision = resolve_precision(parameters["precision"], device)
-    history = History() if earlier is None else copy.copy(earlier.history)
-    run_seed = seed_after(seed, len(history))
-    interruption: BaseException | None = None
-    with isolated(run_seed, device), torch.enable_grad(), ExitStack() as stack:
-        preprocess, augment = parameters["preprocess"], parameters["augment"]
-        input_format = InputFormat(
-            device,
-            precision.dtype,
-            weight_dtype=precision.dtype,
-            preprocess=None if preprocess is None else Preprocessing(preprocess, device),
-        )
-        augmentation = None if augment is None else Augmentation(augment, device)
-        # Not as many rows as columns, lest one be taken for the other.
-        n_probed = _PROBED_ROWS + (len(encoder.classes_) == _PROBED_ROWS)
-        rows = apply(lambda one: one.to(device), train.first(n_probed))
-        vision = any(is_vision(one) for one in (augment, preprocess) if one is not None)
-        shape = row_shape(rows, input_format, is_vision=vision)
-        module = _make_module(parameters, shape, len(encoder.classes_), earlier)
-        module.to(device, precision.dtype)
-        if earlier is not None:
-            for name in earlier.fitted.frozen:
-                module.get_parameter(name).requires_grad_(True)
-        frozen = freeze(module, parameters["freeze"])
-        batch_size = _batch_size(parameters["batch_size"], train)
-        min_rows = _fewest_rows(module, batch_size, train.n_rows)
-        seen, input_format, row_numbers = find_input_format(
-            module,
-            rows,
-            input_format,
-            batch_size,
-            is_vision=vision,
-        )
-        head = _read_head(module, seen, len(tensors_of(rows)[0]), parameters, train, valid, encoder)
-        head.to(device, precision.dtype)
-        if augmentation is not None:
-            check_augmentation(
-                augmentation, head, input_format, rows, is_weighted=train.is_weighted
+
+    def __init__(
+        self,
+        settings: Settings,
+        train: Rows,
+        valid: Rows | None,
+        reader: Reader,
+        encoder: TargetEncoder,
+        previous: Fitted | None,
+    ) -> None:
+        self._settings, self._previous = settings, previous
+        self._train, self._valid = train, valid
+        self._reader, self._encoder = reader, encoder
+        self._device = resolve_device(settings.device)
+        self._precision = resolve_precision(settings.precision, self._device)
+        self.fitted: Fitted | None = None
+
+    def run(self, callbacks: Sequence[Callback]) -> Fitted:
+        """Put everything together and train.
+
+        Parameters
+        ----------
+        callbacks : sequence of Callback
+            Their hooks are called in this order.
+
+        Returns
+        -------
+        fitted : Fitted
+            What was learned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If module, loss, optimizer and rows do not go together.
+        TrainingDiverged
+            If a loss or a weight stops being finite.
+        KeyboardInterrupt
+            After a whole step, if Ctrl-C was pressed.
+        MemoryError
+            If a batch does not fit into memory; it says how many rows do.
+        """
+        try:
+            return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
+        except TapeDiffers as difference:
+            name = "the module" if self.fitted is None else type(self.fitted.module).__name__
+            warnings.warn(
+                f"A recording of {name} did not do what {name} does ({difference}); the fit begins "
+                "again without recordings. Use compile=False to save that time.",
+                UserWarning,
+                stacklevel=4,
             )
-        fitted = Fitted(head, encoder, precision, input_format, schema, row_numbers, frozen, seed)
-        train_source = stack.enter_context(fitted.source(train, is_kept=True, augment=augmentation))
-        valid_source = None
-        if valid is not None:
-            valid_source = stack.enter_context(fitted.source(valid, is_kept=True))
-        if isinstance(module, MLP) and not module.is_adapted:
-            with fitted.source(train) as plain_source:
-                batches = plain_source.batches(fitted.evaluation_rows)
-                module.adapt((first_of(batch.x), batch.weight) for batch in batches)
-        optimizer = build_optimizer(
-            parameters["optimizer"], module, parameters["lr"], forwarded(parameters, "optimizer")
+        return self._run(callbacks, uses_tapes=False)
+
+    def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
+        # In a block of their own: rows that draw when they are read change no initial weights.
+        with isolated(self._settings.seed, self._device):
+            input_format, rows = self._place_rows()
+        with (
+            isolated(self._settings.seed, self._device),
+            torch.enable_grad(),
+            ExitStack() as sources,
+        ):
+            module, frozen = self._build_module(input_format, rows)
+            min_rows = self._fewest_rows(module)
+            probed = probe_module(module, rows, input_format, self._batch_size())
+            head = self._bind_head(probed, rows)
+            optimizer = self._make_optimizer(module)
+            assert self._reader.schema is not None
+            self.fitted = fitted = Fitted(
+                module,
+                optimizer,
+                History() if self._previous is None else copy.copy(self._previous.history),
+                head,
+                self._encoder,
+                self._precision,
+                probed.input_format.without_augment(),
+                self._reader.schema,
+                probed.row_numbers,
+                frozen,
+                self._settings.seed,
+                self._reader.class_names,
+            )
+            self._adapt(fitted)
+            train = sources.enter_context(
+                fitted.source(self._train, probed.input_format, is_kept=True)
+            )
+            valid = None
+            if self._valid is not None:
+                valid = sources.enter_context(fitted.source(self._valid, is_kept=True))
+            plan = self._plan(fitted, min_rows, uses_tapes=uses_tapes)
+            state = self._make_state(fitted, train.n_batches(plan.batch_size, plan.min_rows))
+            Trainer(state, self._precision, callbacks, train, valid, plan).fit()
+        return fitted
+
+    def _place_rows(self) -> tuple[InputFormat, Tensors]:
+        """The first rows, on the device, and the format that probing begins with.
+
+        Returns
+        -------
+        input_format : InputFormat
+            With the user's `preprocess` and `augment`.
+        rows : Tensors of shape (n_probed, ...)
+            In the dtype in which they were given.
+        """
+        input_format = InputFormat.of_transforms(
+            self._device,
+            self._precision.dtype,
+            preprocess=self._settings.preprocess,
+            augment=self._settings.augment,
         )
-        if earlier is not None:
-            continue_from(optimizer, module, earlier.optimizer, earlier.module)
-        n_batches = train_source.n_batches(batch_size, min_rows)
-        validated = tuple(f"val_{name}" for name in _MEASURED) if valid is not None else ()
+        # Were there as many rows as columns, an output might have them the wrong way round.
+        n_classes = len(self._encoder.classes_)
+        n_probed = _PROBED_ROWS + 1 if n_classes == _PROBED_ROWS else _PROBED_ROWS
+        return input_format, apply(lambda x: x.to(self._device), self._train.first(n_probed))
+
+    def _build_module(
+        self, input_format: InputFormat, rows: Tensors
+    ) -> tuple[nn.Module, list[str]]:
+        """The module on the device, and the names of the weights that are frozen now."""
+        settings, previous = self._settings, self._previous
+        if previous is None:
+            module = build_module(
+                settings.module,
+                settings.module_keywords,
+                input_format.row_shape(rows),
+                len(self._encoder.classes_),
+            )
+        else:
+            module = copy.deepcopy(previous.module)
+            for name in previous.frozen:
+                module.get_parameter(name).requires_grad_(True)
+        module.to(self._device, self._precision.dtype)
+        return module, freeze(module, settings.freeze)
+
+    def _bind_head(self, probed: ProbedModule, rows: Tensors) -> Head:
+        """Read what the outputs of the module mean, and choose or check the loss."""
+        settings, train, valid = self._settings, self._train, self._valid
+        head = build_head(
+            probed.outputs,
+            self._encoder.classes_,
+            is_multilabel=self._encoder.is_multilabel,
+            loss=settings.loss,
+            keywords=settings.loss_keywords,
+            class_weight=class_weights(settings.class_weight, self._encoder, train.codes),
+            is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
+        )
+        head.to(self._device, self._precision.dtype)
+        check_augmentation(head, probed.input_format, rows, is_weighted=train.is_weighted)
+        return head
+
+    def _make_optimizer(self, module: nn.Module) -> torch.optim.Optimizer:
+        settings, previous = self._settings, self._previous
+        optimizer = build_optimizer(
+            settings.optimizer, module, settings.lr, settings.optimizer_keywords
+        )
+        if previous is not None:
+            continue_from(optimizer, module, previous.optimizer, previous.module)
+        return optimizer
+
+    def _adapt(self, fitted: Fitted) -> None:
+        """Show the training rows to a module that wants their statistics."""
+        module = fitted.module
+        if not isinstance(module, AdaptsToRows) or module.is_adapted:
+            return
+        with fitted.source(self._train) as source:
+            batches = source.batches(fitted.evaluation_rows)
+            module.adapt((first_of(batch.x), batch.weight) for batch in batches)
+
+    def _plan(self, fitted: Fitted, min_rows: int, *, uses_tapes: bool) -> Plan:
+        settings = self._settings
+        return Plan(
+            batch_size=self._batch_size(),
+            min_rows=min_rows,
+            evaluation_rows=fitted.evaluation_rows,
+            accumulate=settings.accumulate,
+            clip_grad_norm=settings.clip_grad_norm,
+            is_shuffled=settings.shuffle,
+            seed=settings.seed,
+            # A difference that a tape makes is mended by another fit over the same rows.
+            uses_tapes=uses_tapes and self._train.can_repeat,
+        )
+
+    def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:
+        history, settings = fitted.history, self._settings
+        validated = [] if self._valid is None else [f"val_{name}" for name in _MEASURED]
         state = TrainingState(
-            module,
-            optimizer,
-            head,
+            fitted.module,
+            fitted.optimizer,
+            fitted.head,
             history,
             (*_MEASURED, *validated, "lr", "seconds"),
             epoch=len(history),
-            epochs=len(history) + epochs,
-            steps_per_epoch=n_batches and math.ceil(n_batches / parameters["accumulate"]),
+            epochs=len(history) + settings.epochs,
+            steps_per_epoch=n_batches and math.ceil(n_batches / settings.accumulate),
         )
-        if parameters["compile"] is True:
-            state.forward = torch.compile(module)
-        shuffles = torch.Generator("cpu").manual_seed(run_seed) if parameters["shuffle"] else None
-        trainer = Trainer(
-            state,
-            precision,
-            callbacks,
-            train_source,
-            valid_source,
-            shuffles,
-            batch_size=batch_size,
-            min_rows=min_rows,
-            evaluation_rows=fitted.evaluation_rows,
-            accumulate=parameters["accumulate"],
-            clip_grad_norm=parameters["clip_grad_norm"],
-            is_captured=parameters["compile"] == "auto",
-        )
-        try:
-            trainer.fit()
-        except (KeyboardInterrupt, TrainingDiverged) as error:
-            interruption = error
-    return Outcome(state, fitted, interruption)
+        if settings.compile is True:
+            state.forward = torch.compile(fitted.module)
+        return state
 
+    def _batch_size(self) -> int:
+        return self._train.training_batch_size(self._settings.batch_size)
 
-def _make_module(
-    parameters: Mapping[str, Any],
-    shape: Any,
-    n_outputs: int,
-    earlier: PreviousFit | None,
-) -> nn.Module:
-    if earlier is not None:
-        return copy.deepcopy(earlier.module)
-    keywords = forwarded(parameters, "module")
-    return build_module(parameters["module"], keywords, shape, n_outputs)
+    def _fewest_rows(self, module: nn.Module) -> int:
+        """Rows that a last batch needs to stand alone: else it joins the one before it.
 
-
-def _read_head(
-    module: nn.Module,
-    seen: Probe,
-    n_rows: int,
-    parameters: Mapping[str, Any],
-    train: Rows,
-    valid: Rows | None,
-    encoder: TargetEncoder,
-) -> Head:
-    """Find out what the outputs of the module mean."""
-    return build_head(
-        (seen.output, seen.evaluated),
-        type(module).__name__,
-        n_rows,
-        encoder.classes_,
-        is_multilabel=encoder.is_multilabel,
-        loss=parameters["loss"],
-        keywords=forwarded(parameters, "loss"),
-        class_weight=class_weights(parameters["class_weight"], encoder, train.codes),
-        is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
-    )
-
-
-def _batch_size(batch_size: int | str, train: Rows) -> int:
-    """Rows in a training batch.
-
-    "auto" makes fifty steps an epoch, in batches of 32 to 512 rows; up to 64 rows are one batch.
-    """
-    n_rows = train.n_rows
-    if is_loader(train):
-        if batch_size != "auto":
+        Batch normalization cannot take the deviation of one row.
+        """
+        if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
+            return 1
+        n_rows, batch_size = self._train.n_rows, self._batch_size()
+        if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
             raise ValueError(
-                f"`batch_size` is {batch_size!r}, but X is a DataLoader, which has its own; leave "
-                "`batch_size` out."
+                f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
+                f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
             )
-        return train.x.batch_size or n_rows or _STREAMED_ROWS
-    if n_rows is None:
-        if batch_size == -1:
-            raise ValueError(
-                f"`batch_size` is -1, all rows, but X is a {type(train.x).__name__}, which does "
-                "not say how many there are; give a number."
-            )
-        return _STREAMED_ROWS if isinstance(batch_size, str) else int(batch_size)
-    if isinstance(batch_size, str):
-        return n_rows if n_rows <= 64 else min(max(n_rows // 50, 32), 512)
-    return n_rows if batch_size == -1 else min(int(batch_size), n_rows)
-
-
-def _fewest_rows(module: nn.Module, batch_size: int, n_rows: int | None) -> int:
-    """Rows that a last batch needs to stand alone: else it joins the one before it.
-
-    Batch normalization cannot take the deviation of one row.
-    """
-    if not any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules()):
-        return 1
-    if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
-        raise ValueError(
-            f"{type(module).__name__} has batch normalization, which needs at least 2 rows in a "
-            f"batch; got {n_rows} row(s) and `batch_size` {batch_size}."
-        )
-    return 2
+        return 2

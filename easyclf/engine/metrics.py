@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import math
-import operator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
-# Tensors of single numbers that are held before they are packed into one.
-_PACK_AT = 2048
+# Batches whose results are held as they came before their tensors are packed into one.
+_PACK_AT = 512
 Number = float | torch.Tensor
 
 
 class BatchResult(NamedTuple):
-    """What one batch measured.
+    """The figures of one batch.
 
-    The loss is a weighted mean over the rows, `loss_weight` the weight behind it; `hits` counts
-    the rows answered right, each with its sample weight, and `weight` all rows. Both weights are
-    numbers where rows have none of their own, else tensors, as the other two.
+    Attributes
+    ----------
+    loss : Tensor of shape ()
+        Weighted mean of the losses of the rows.
+    loss_weight : float or Tensor of shape ()
+        Sum of the weights behind `loss`: of samples and classes. The number of rows where there
+        are none.
+    hits : Tensor of shape ()
+        Sum of the sample weights of the rows that were answered right.
+    weight : float or Tensor of shape ()
+        Sum of the sample weights of all rows.
     """
 
     loss: torch.Tensor
@@ -28,47 +36,36 @@ class BatchResult(NamedTuple):
 
 
 class RunningMetrics:
-    """What the batches of one epoch measured, without one wait for the device."""
+    """The results of the batches of one epoch, without one wait for the device."""
 
     def __init__(self) -> None:
-        self._recent: list[torch.Tensor] = []
-        self._packed: list[torch.Tensor] = []
-        self._weights: list[tuple[Number, Number]] = []
+        self._recent: list[BatchResult] = []
+        self._packed: list[_PackedResults] = []
         self._losses: list[float] = []
         self.n_batches = 0
 
-    def add(self, measured: BatchResult) -> None:
-        """Note one batch."""
+    def add(self, result: BatchResult) -> None:
+        """Note the result of a batch."""
         self.n_batches += 1
-        loss, loss_weight, hits, weight = measured
-        self._recent += (loss, hits)
-        if isinstance(loss_weight, torch.Tensor):
-            self._recent += (loss_weight, weight)  # type: ignore[arg-type]
-        else:
-            self._weights.append((loss_weight, weight))
+        self._recent.append(result)
         if len(self._recent) >= _PACK_AT:
             self._pack()
 
     def _pack(self) -> None:
-        """Make one tensor of many, still on the device."""
-        self._packed.append(torch.stack(self._recent))
+        self._packed.append(_PackedResults(self._recent))
         self._recent = []
 
     def read(self) -> dict[str, float]:
-        """The exact weighted means over all rows, `loss` and `accuracy`: here the host waits."""
+        """The weighted means over all rows, `loss` and `accuracy`; the host waits here."""
         if self._recent:
             self._pack()
-        numbers = [number for packed in self._packed for number in packed.tolist()]
-        if self._weights:
-            self._losses, hits = numbers[0::2], numbers[1::2]
-            loss_weights, weights = (list(column) for column in zip(*self._weights, strict=True))
-        else:
-            self._losses, hits = numbers[0::4], numbers[1::4]
-            loss_weights, weights = numbers[2::4], numbers[3::4]
-        # All rows may be of classes without weight.
-        total = sum(loss_weights) or math.nan
-        loss = sum(map(operator.mul, self._losses, loss_weights)) / total
-        return {"loss": loss, "accuracy": sum(hits) / sum(weights)}
+        rows = [row for packed in self._packed for row in packed.read()]
+        self._losses = [loss for loss, _, _, _ in rows]
+        # All rows may be of classes without weight: their mean loss is 0/0.
+        total = sum(loss_weight for _, loss_weight, _, _ in rows) or math.nan
+        loss = sum(loss * loss_weight for loss, loss_weight, _, _ in rows) / total
+        accuracy = sum(hits for _, _, hits, _ in rows) / sum(weight for _, _, _, weight in rows)
+        return {"loss": loss, "accuracy": accuracy}
 
     def first_not_finite(self) -> tuple[int, float] | None:
         """The first batch, from 1, whose loss was NaN or infinite, and that loss."""
@@ -76,3 +73,25 @@ class RunningMetrics:
             if not math.isfinite(loss):
                 return number, loss
         return None
+
+
+class _PackedResults:
+    """Results of some batches: their tensors as one, still on the device.
+
+    Which of the figures are tensors may differ from batch to batch: only some may have weights.
+    """
+
+    def __init__(self, results: Sequence[BatchResult]) -> None:
+        self._tensors = torch.stack(
+            [figure for result in results for figure in result if isinstance(figure, torch.Tensor)]
+        )
+        self._results = [
+            tuple(None if isinstance(figure, torch.Tensor) else figure for figure in result)
+            for result in results
+        ]
+
+    def read(self) -> Iterator[tuple[float, ...]]:
+        """The figures of each batch as numbers, in the order of `BatchResult`."""
+        numbers = iter(self._tensors.tolist())
+        for result in self._results:
+            yield tuple(next(numbers) if figure is None else figure for figure in result)

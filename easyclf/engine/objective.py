@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from easyclf.data import Batch
@@ -10,19 +12,47 @@ from easyclf.heads import Head
 from easyclf.precision import Forward, Precision
 
 
-def measure(forward: Forward, head: Head, precision: Precision, batch: Batch) -> BatchResult:
-    """One forward pass: the loss, with its graph, and the hits of a batch."""
-    outputs = precision.run(forward, batch.x)
-    assert batch.y is not None
-    losses = head.losses(outputs, batch.y)
-    hits = head.hits(outputs.detach(), batch.y)
-    weights = head.loss_weights(batch.y, batch.weight)
-    # Counts of hits are exact in float32 up to batches of 16 million rows.
-    if weights is None:
-        n_rows = len(losses)
-        return BatchResult(losses.mean(), n_rows, hits.sum(dtype=losses.dtype), n_rows)
-    row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
-    total = weights.sum()
-    # A batch may hold only rows whose class has weight 0.
-    loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
-    return BatchResult(loss, total, (hits * row_weights).sum(), row_weights.sum())
+@dataclass(frozen=True)
+class Objective:
+    """The function that training makes small, with the figures that are reported of it.
+
+    Attributes
+    ----------
+    head : Head
+        The losses of the rows, and their weights.
+    precision : Precision
+        The precision of the forward pass.
+    """
+
+    head: Head
+    precision: Precision
+
+    def __call__(self, forward: Forward, batch: Batch) -> BatchResult:
+        """Pass a batch forward.
+
+        Parameters
+        ----------
+        forward : callable
+            The module, or it compiled or wrapped.
+        batch : Batch
+            Inputs of n rows, with their targets and weights.
+
+        Returns
+        -------
+        result : BatchResult
+            Its loss has its graph: the weighted mean `sum(w * l) / sum(w)` over the rows.
+        """
+        outputs = self.precision.run(forward, batch.x)
+        assert batch.y is not None
+        losses = self.head.losses(outputs, batch.y)
+        hits = self.head.hits(outputs.detach(), batch.y)
+        weights = self.head.loss_weights(batch.y, batch.weight)
+        # Counts of hits are exact in float32 up to batches of 16 million rows.
+        if weights is None:
+            n_rows = len(losses)
+            return BatchResult(losses.mean(), n_rows, hits.sum(dtype=losses.dtype), n_rows)
+        row_weights = torch.ones_like(weights) if batch.weight is None else batch.weight
+        total = weights.sum()
+        # A batch may hold only rows whose class has weight 0.
+        loss = (losses * weights).sum() / total.clamp(min=torch.finfo(total.dtype).tiny)
+        return BatchResult(loss, total, (hits * row_weights).sum(), row_weights.sum())

@@ -1,123 +1,119 @@
-"""How a module wants its inputs: found out by passing it a few rows."""
+"""How a module wants its inputs, and what it returns: found out by passing it a few rows."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from easyclf.data import (
-    Augmentation,
-    InputFormat,
-    arrangements,
-    likely_arrangement,
-    shapes_of,
-    with_channel,
-)
-from easyclf.heads import Head
+from easyclf.data import InputFormat
+from easyclf.heads import Head, ProbedOutputs
 from easyclf.modules import is_any_lazy, prefers_channels_last
-from easyclf.nested import Tensors, apply, call, named_tensors, tensors_of
+from easyclf.nested import Tensors, apply, call, first_of, named_tensors, tensors_of
+from easyclf.snapshots import Snapshot
 
-# Integer inputs of which each may be tokens or not.
+# Integer inputs of which each may be tokens or not: with more, all of them are or none is.
 _MOST_CHOSEN = 4
+# How much the weights are changed in turn, in multiples of their size: little at first, since a
+# softmax written by hand overflows under large weights, then so much that logits surely show.
+_VARIATIONS = (1, 1, 4, 4, 16, 16, 16, 16)
+# An input's name, or its place; None is the only input.
+InputName = str | int | None
 
 
-def row_shape(rows: Tensors, input_format: InputFormat, *, is_vision: bool) -> Any:
-    """The shape of a row as the module will probably get it, which its sizes are filled from.
+class ProbedModule(NamedTuple):
+    """What forward passes on a few rows showed of a module.
 
-    `is_vision` says that rows go through transforms of torchvision's first.
+    Attributes
+    ----------
+    outputs : ProbedOutputs
+        What it returned, with the graph.
+    input_format : InputFormat
+        Where and as what it wants its inputs.
+    row_numbers : int
+        Numbers in a row, as it gets it.
     """
-    likely = None
-    if isinstance(rows, torch.Tensor) and rows.ndim == 4:
-        likely = likely_arrangement(rows.shape[1:])
-    is_arranged = input_format.preprocess is None or is_vision
-    tried = input_format._replace(arrange=likely if is_arranged else None)
-    return shapes_of(tried.prepared(rows, is_own=False))
+
+    outputs: ProbedOutputs
+    input_format: InputFormat
+    row_numbers: int
 
 
-def find_input_format(
-    module: nn.Module,
-    rows: Tensors,
-    input_format: InputFormat,
-    batch_size: int,
-    *,
-    is_vision: bool,
-) -> tuple[Probe, InputFormat, int]:
-    """Find out how the module wants its inputs, and what it makes of a few rows.
+def probe_module(
+    module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
+) -> ProbedModule:
+    """Find out how a module wants its inputs, and what it makes of a few rows.
 
-    `is_vision` says that they go through transforms of torchvision's first.
+    Parameters
+    ----------
+    module : nn.Module
+        On the device of the format. Its buffers are left as they were; lazy layers take their
+        sizes.
+    rows : Tensors of shape (n_rows, ...)
+        In the dtype in which they were given. They are not written to.
+    input_format : InputFormat
+        What is known of the format so far.
+    batch_size : int
+        Rows in a batch of the training.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError, IndexError
+        If the module takes the rows in no way that was tried: the error of the first way.
     """
-    ways: list[Any] = [None]
-    if isinstance(rows, torch.Tensor):
-        ways = arrangements(rows.shape[1:], module, is_vision=is_vision)
-        if is_any_lazy(module):
-            # A lazy layer takes its sizes from the first batch that comes.
-            ways = [
-                ways[0] if _needs_arrangement(rows, input_format, is_vision=is_vision) else None
-            ]
-    first: Exception | None = None
-    for arrange in ways:
+    candidates = input_format.candidates(rows, module, is_lazy=is_any_lazy(module))
+    first_error: Exception | None = None
+    for candidate in candidates:
         try:
-            return _probe_input_format(
-                module, rows, input_format._replace(arrange=arrange), batch_size
+            probed = _probe_dtypes(module, rows, candidate, batch_size)
+            return probed._replace(
+                input_format=replace(probed.input_format, augment=input_format.augment)
             )
         except (RuntimeError, TypeError, ValueError) as error:
-            first = first or error
-    assert first is not None
-    if ways[0] is with_channel:
-        first.add_note(
+            first_error = first_error or error
+    assert first_error is not None
+    if candidates[0].adds_channel:
+        first_error.add_note(
             "Rows of two dimensions were taken for images of one channel; for a module that wants "
             "three, use preprocess=torchvision.transforms.v2.Grayscale(3)."
         )
-    raise first
+    raise first_error
 
 
-def _needs_arrangement(rows: torch.Tensor, input_format: InputFormat, *, is_vision: bool) -> bool:
-    """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
-    shape = row_shape(rows, input_format, is_vision=False)
-    return input_format.preprocess is None or is_vision or likely_arrangement(shape) is not None
-
-
-def _probe_input_format(
+def _probe_dtypes(
     module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
-) -> tuple[Probe, InputFormat, int]:
-    """Pass rows through the module as integers or as numbers, in the layout that suits it."""
-    # The module works on a copy of its own.
-    input_format = input_format._replace(copies=True)
-    first: Exception | None = None
+) -> ProbedModule:
+    """Pass rows through the module with integers as tokens, or else as numbers."""
+    # The module gets memory of its own until it is known not to write to it.
+    input_format = replace(input_format, copies=True)
     choices = _token_choices(module, input_format.prepared(rows, is_own=False))
+    first_error: Exception | None = None
     for tokens in choices:
-        tried = input_format._replace(tokens=tokens)
-        x = tried.batch(rows, None, None, is_own=False).x
-        row_numbers = max(1, sum(math.prod(one.shape[1:]) for one in tensors_of(x)))
-        is_large = prefers_channels_last(module, input_format.device, batch_size * row_numbers)
         try:
-            seen, layout = _probe_layout(module, x, tries_channels_last=is_large)
+            return _probe_memory(module, rows, replace(input_format, tokens=tokens), batch_size)
         except IndexError as error:
-            error.add_note(_probed_with(module, x) + advise_on_tokens(module, x, error))
+            error.add_note(_advise_on_batch(module, rows, input_format, tokens, error))
             raise
         except (RuntimeError, TypeError, ValueError) as error:
             if tokens is choices[-1]:
-                was_embedded = len(choices) > 1
-                advice = "" if was_embedded else advise_on_tokens(module, x, error)
-                error.add_note(_probed_with(module, x) + advice)
-                raise error from first
-            first = error
-            continue
-        found = tried._replace(copies=seen.changes_input, memory_format=layout)
-        return seen, found, row_numbers
+                error.add_note(_advise_on_batch(module, rows, input_format, tokens, error))
+                raise error from first_error
+            first_error = error
     raise AssertionError("the last choice returns or raises")
 
 
-def _token_choices(module: nn.Module, x: Tensors) -> list[tuple[Any, ...]]:
+def _token_choices(module: nn.Module, x: Tensors) -> list[tuple[InputName, ...]]:
     """Which of the inputs may be tokens, in the order in which to try it: all integers first."""
     names = [
         name
-        for name, one in named_tensors(x)
-        if not one.is_floating_point() and one.dtype != torch.bool
+        for name, tensor in named_tensors(x)
+        if not tensor.is_floating_point() and tensor.dtype != torch.bool
     ]
     if not embeds(module):
         return [()]
@@ -127,59 +123,157 @@ def _token_choices(module: nn.Module, x: Tensors) -> list[tuple[Any, ...]]:
     return [chosen for size in sizes for chosen in itertools.combinations(names, size)]
 
 
-def _probed_with(module: nn.Module, x: Tensors) -> str:
-    shapes = apply(lambda one: tuple(one.shape), x)
-    dtypes = ", ".join(str(one.dtype) for one in tensors_of(x))
+def _advise_on_batch(
+    module: nn.Module,
+    rows: Tensors,
+    input_format: InputFormat,
+    tokens: tuple[InputName, ...],
+    error: Exception,
+) -> str:
+    """Say which batch an error came of, and what it may have to do with embeddings."""
+    x = replace(input_format, tokens=tokens).batch(rows, None, None, is_own=False).x
+    shapes = apply(lambda tensor: tuple(tensor.shape), x)
+    dtypes = ", ".join(str(tensor.dtype) for tensor in tensors_of(x))
     return (
         f"easyclf called {type(module).__name__}.forward with a batch of shape {shapes} and dtype "
-        f"{dtypes}."
+        f"{dtypes}.{advise_on_tokens(module, x, error)}"
     )
 
 
-def _probe_layout(
-    module: nn.Module, x: Tensors, *, tries_channels_last: bool
-) -> tuple[Probe, torch.memory_format]:
-    if tries_channels_last and isinstance(x, torch.Tensor) and x.ndim == 4:
-        layout = torch.channels_last
+def _probe_memory(
+    module: nn.Module, rows: Tensors, input_format: InputFormat, batch_size: int
+) -> ProbedModule:
+    """Pass rows through the module in the order in memory that suits it."""
+    x = input_format.batch(rows, None, None, is_own=False).x
+    row_numbers = max(1, sum(math.prod(tensor.shape[1:]) for tensor in tensors_of(x)))
+    is_image = isinstance(x, torch.Tensor) and x.ndim == 4
+    if is_image and prefers_channels_last(module, input_format.device, batch_size * row_numbers):
+        pixels_together = replace(input_format, memory_format=torch.channels_last)
         try:
-            return probe(module.to(memory_format=layout), x.to(memory_format=layout)), layout
+            module.to(memory_format=torch.channels_last)
+            x = pixels_together.batch(rows, None, None, is_own=False).x
+            return _passed(module, x, pixels_together, row_numbers)
         except RuntimeError:
             # It takes for granted how its features lie in memory, as `view` does.
             module.to(memory_format=torch.contiguous_format)
-    return probe(module, x), torch.preserve_format
+            x = input_format.batch(rows, None, None, is_own=False).x
+    return _passed(module, x, input_format, row_numbers)
+
+
+def _passed(
+    module: nn.Module, x: Tensors, input_format: InputFormat, row_numbers: int
+) -> ProbedModule:
+    """Pass inputs through the module in both modes; its buffers stay as they were.
+
+    Parameters
+    ----------
+    x : Tensors of shape (n_rows, ...)
+        The module may write to them.
+    """
+    if is_any_lazy(module):
+        module.eval()
+        with torch.no_grad():
+            call(module, apply(torch.clone, x))
+    before = Snapshot(module)
+    untouched, versions = apply(torch.clone, x), list(map(_version, tensors_of(x)))
+    try:
+        output = call(module.train(), x)
+        evaluated = call(module.eval(), x)
+    finally:
+        before.restore()
+    # Work in place counts in the version, work on `x.data` shows in the values alone.
+    is_untouched = versions == list(map(_version, tensors_of(x))) and all(
+        map(torch.equal, tensors_of(apply(torch.Tensor.detach, x)), tensors_of(untouched))
+    )
+    outputs = ProbedOutputs(
+        type(module).__name__,
+        len(first_of(x)),
+        output,
+        evaluated,
+        functools.partial(_vary_outputs, module, untouched),
+    )
+    return ProbedModule(outputs, replace(input_format, copies=not is_untouched), row_numbers)
+
+
+def _vary_outputs(module: nn.Module, x: Tensors) -> Iterator[torch.Tensor]:
+    """Yield what the module returns in evaluation when random numbers are added to its weights.
+
+    Its weights and buffers are put back after each pass, and where it fails under such weights
+    nothing more comes.
+
+    Parameters
+    ----------
+    x : Tensors of shape (n_rows, ...)
+        It is not written to.
+    """
+    snapshot = Snapshot(module)
+    generator = torch.Generator("cpu").manual_seed(0)
+    for factor in _VARIATIONS:
+        try:
+            with torch.no_grad():
+                _vary_weights(module, factor, generator)
+                output = call(module.eval(), apply(torch.clone, x))
+        except Exception:  # some check of the module's own, which such weights do not pass
+            return
+        finally:
+            snapshot.restore()
+        yield output
+
+
+def _vary_weights(module: nn.Module, factor: float, generator: torch.Generator) -> None:
+    """Add random numbers of `factor` times their size to the weights, in place."""
+    for weight in module.parameters():
+        if weight.is_floating_point():
+            noise = torch.randn(weight.shape, generator=generator, device="cpu")
+            # Also weights that are 0 change.
+            size = weight.square().mean().sqrt() + 0.1
+            weight.add_(noise.to(weight) * (factor * size))
+
+
+def _version(x: torch.Tensor) -> object:
+    """How often a tensor was written to; without that private count, something new each time."""
+    return getattr(x, "_version", object())
 
 
 def check_augmentation(
-    augmentation: Augmentation,
-    head: Head,
-    input_format: InputFormat,
-    rows: Tensors,
-    *,
-    is_weighted: bool,
+    head: Head, input_format: InputFormat, rows: Tensors, *, is_weighted: bool
 ) -> None:
-    """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed."""
-    y = head.targets(
-        torch.zeros(len(tensors_of(rows)[0]), dtype=torch.int64, device=input_format.device)
-    )
-    if augmentation.mixes and not head.takes_shares:
+    """Refuse an `augment` that fails, changes the shape of rows, or mixes what cannot be mixed.
+
+    Parameters
+    ----------
+    head : Head
+        On the device of the format.
+    input_format : InputFormat
+        As it was probed, with `augment`.
+    rows : Tensors of shape (n_rows, ...)
+        In the dtype in which they were given. They are not written to.
+    is_weighted : bool
+        Whether rows have weights.
+    """
+    augment = input_format.augment
+    if augment is None:
+        return
+    if augment.mixes and not head.takes_shares:
         raise ValueError(
             "`augment` mixes labels, as MixUp and CutMix do, which needs one output for each class "
             "and cross-entropy without weights in the loss; leave them out, or use "
             "loss='cross_entropy'."
         )
-    if augmentation.mixes and is_weighted:
+    if augment.mixes and is_weighted:
         raise ValueError(
             "`augment` mixes rows, as MixUp and CutMix do, but the rows have weights, and a "
             "mixture would have that of one of them; leave `sample_weight` out, or the mixing."
         )
-    plain = input_format.batch(rows, None, None, is_own=False)
-    changed = input_format._replace(augment=augmentation).batch(rows, y, None, is_own=False)
-    if changed.shape != plain.shape:
+    codes = torch.zeros(len(first_of(rows)), dtype=torch.int64, device=input_format.device)
+    plain = input_format.without_augment().batch(rows, None, None, is_own=False)
+    augmented = input_format.batch(rows, head.targets(codes), None, is_own=False)
+    if augmented.shape != plain.shape:
         raise ValueError(
-            f"`augment` makes batches of shape {changed.shape} where it should be {plain.shape}; "
+            f"`augment` makes batches of shape {augmented.shape} where it should be {plain.shape}; "
             "change shapes in `preprocess`, which validation and prediction get too."
         )
-    shares = changed.y if augmentation.mixes else None
+    shares = augmented.y if augment.mixes else None
     if shares is not None and shares.ndim == 2 and shares.shape[1] != head.n_outputs:
         raise ValueError(
             f"`augment` mixes labels of {shares.shape[1]} classes, but `y` has "
@@ -188,12 +282,18 @@ def check_augmentation(
 
 
 def embeds(module: nn.Module) -> bool:
-    """Whether tokens are looked up in the module."""
+    """Tell whether tokens are looked up in the module."""
     return any(isinstance(layer, (nn.Embedding, nn.EmbeddingBag)) for layer in module.modules())
 
 
 def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
-    """What an error may have to do with the embeddings of the module; nothing if it has none."""
+    """Say what an error may have to do with the embeddings of the module, if it has any.
+
+    Parameters
+    ----------
+    x : Tensors of shape (n_rows, ...)
+        The inputs that the module failed on.
+    """
     sizes = [
         layer.num_embeddings
         for layer in module.modules()
@@ -203,45 +303,11 @@ def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
         return ""
     inputs = tensors_of(x)
     if not isinstance(error, IndexError):
-        is_any_float = any(one.is_floating_point() for one in inputs)
+        is_any_float = any(tensor.is_floating_point() for tensor in inputs)
         return " Its nn.Embedding needs tokens of an integer dtype." if is_any_float else ""
-    tokens = [one for one in inputs if one.dtype == torch.int64 and one.numel()]
+    tokens = [tensor for tensor in inputs if tensor.dtype == torch.int64 and tensor.numel()]
     if not tokens:
         return ""
-    low, high = min(int(one.min()) for one in tokens), max(int(one.max()) for one in tokens)
+    low = min(int(tensor.min()) for tensor in tokens)
+    high = max(int(tensor.max()) for tensor in tokens)
     return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."
-
-
-class Probe(NamedTuple):
-    """What forward passes on a few rows showed of a module."""
-
-    output: Any
-    evaluated: Any
-    changes_input: bool
-
-
-def probe(module: nn.Module, x: Tensors) -> Probe:
-    """Pass a few rows through the module in both modes, and leave its buffers as they were.
-
-    Lazy layers take their sizes here.
-    """
-    if is_any_lazy(module):
-        module.eval()
-        with torch.no_grad():
-            call(module, apply(torch.clone, x))
-    versions = [one._version for one in tensors_of(x)]
-    # A module may write into its buffers, or put others in their place.
-    buffers = [
-        (layer, name, buffer, buffer.clone())
-        for layer in module.modules()
-        for name, buffer in layer._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        output = call(module.train(), x)
-        evaluated = call(module.eval(), x)
-    finally:
-        with torch.no_grad():
-            for layer, name, buffer, before in buffers:
-                layer._buffers[name] = buffer.copy_(before)
-    return Probe(output, evaluated, versions != [one._version for one in tensors_of(x)])

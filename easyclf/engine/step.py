@@ -9,52 +9,12 @@ import torch
 
 from easyclf.data import Batch
 from easyclf.engine.metrics import BatchResult, Number
-from easyclf.engine.objective import measure
+from easyclf.engine.objective import Objective
 from easyclf.heads import Head
-from easyclf.precision import Precision
 from easyclf.state import TrainingState
 from easyclf.tape import Tapes
 
 Gradients = Sequence[torch.Tensor | None]
-
-
-class Differentiation:
-    """The figures and the gradients of a batch, computed without side effects.
-
-    Attributes
-    ----------
-    parameters : list of Tensor
-        The parameters of the optimizer, in its order.
-    """
-
-    def __init__(
-        self, state: TrainingState, precision: Precision, clip_grad_norm: float | None
-    ) -> None:
-        self._state, self._precision, self._clip = state, precision, clip_grad_norm
-        self.parameters = _parameters(state.optimizer)
-
-    def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
-        """Compute the figures and the gradients of a batch, as a function without side effects.
-
-        Returns
-        -------
-        measured : tuple
-            The fields of `BatchResult`, without the graph of the loss.
-        gradients : list of Tensor or None
-            For each parameter, clipped; of its shape and strides, each in memory of its own. None
-            for a parameter that is frozen or takes no part.
-        """
-        state = self._state
-        measured = measure(state.forward, state.head, self._precision, batch)
-        loss = measured.loss
-        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
-        computed = torch.autograd.grad(loss, trained, allow_unused=True)
-        gradients = dict(zip(trained, _laid_out(computed, trained), strict=True))
-        if self._clip is not None:
-            present = {p: gradient for p, gradient in gradients.items() if gradient is not None}
-            clipped = _clipped(list(present.values()), self._clip)
-            gradients |= zip(present, clipped, strict=True)
-        return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self.parameters]
 
 
 class Step:
@@ -67,8 +27,8 @@ class Step:
     ----------
     state : TrainingState
         The module and its optimizer.
-    precision : Precision
-        The precision of the forward pass.
+    objective : Objective
+        The loss of a batch.
     clip_grad_norm : float or None
         The norm that the gradient is clipped to.
     tapes : Tapes
@@ -80,17 +40,17 @@ class Step:
     def __init__(
         self,
         state: TrainingState,
-        precision: Precision,
+        objective: Objective,
         clip_grad_norm: float | None,
         tapes: Tapes,
         *,
         n_steps: int,
     ) -> None:
-        self._state, self._precision, self._clip = state, precision, clip_grad_norm
-        self.differentiate = Differentiation(state, precision, clip_grad_norm)
+        self._state, self._objective, self._clip = state, objective, clip_grad_norm
+        self.differentiate = Differentiation(state, objective, clip_grad_norm)
         # LBFGS looks at several points in one step.
         self._needs_closure = isinstance(state.optimizer, torch.optim.LBFGS)
-        is_playable = precision.is_recordable and not self._needs_closure
+        is_playable = objective.precision.is_recordable and not self._needs_closure
         self._tapes = tapes
         self._player = tapes.of(
             self.differentiate, training=True, n_calls=n_steps if is_playable else 0
@@ -126,8 +86,9 @@ class Step:
     def show_gradients(self) -> None:
         """Leave the gradients of the last step where a step as it is written leaves them."""
         if self._gradients is not None:
-            parameters = self.differentiate.parameters
-            for parameter, gradient in zip(parameters, self._gradients, strict=True):
+            for parameter, gradient in zip(
+                self.differentiate.parameters, self._gradients, strict=True
+            ):
                 parameter.grad = gradient
             self._gradients = None
 
@@ -140,8 +101,8 @@ class Step:
         optimizer = self._state.optimizer
         update = self._tapes.update_of(optimizer)
         gradients = [parameter.grad for parameter in _parameters(optimizer)]
-        if not (self._precision.is_recordable and update(gradients)):
-            self._precision.step(optimizer)
+        if not (self._objective.precision.is_recordable and update(gradients)):
+            self._objective.precision.step(optimizer)
         return measured
 
     def _step_with_closure(self, group: Sequence[Batch]) -> list[BatchResult]:
@@ -155,7 +116,7 @@ class Step:
         return seen[0]
 
     def _compute_gradients(self, group: Sequence[Batch]) -> list[BatchResult]:
-        state, precision = self._state, self._precision
+        state, precision = self._state, self._objective.precision
         # A callback may have added some. This is what `zero_grad` does, without the hooks of the
         # profiler: 5 us a step.
         parameters = _parameters(state.optimizer)
@@ -165,7 +126,7 @@ class Step:
         total = _group_weight(state.head, group) if len(group) > 1 else None
         measured = []
         for batch in group:
-            result = measure(state.forward, state.head, precision, batch)
+            result = self._objective(state.forward, batch)
             loss = result.loss
             precision.backward(loss if total is None else loss * (result.loss_weight / total))
             measured.append(result._replace(loss=loss.detach()))
@@ -173,6 +134,54 @@ class Step:
             precision.unscale(state.optimizer)
             torch.nn.utils.clip_grad_norm_(parameters, self._clip)
         return measured
+
+
+class Differentiation:
+    """The gradient of the loss of a batch, as a function without side effects.
+
+    Parameters
+    ----------
+    state : TrainingState
+        The module and its optimizer.
+    objective : Objective
+        The loss of a batch.
+    clip_grad_norm : float or None
+        The norm that the gradient is clipped to.
+
+    Attributes
+    ----------
+    parameters : list of Tensor
+        Those of the optimizer, in its order.
+    """
+
+    def __init__(
+        self, state: TrainingState, objective: Objective, clip_grad_norm: float | None
+    ) -> None:
+        self._state, self._objective, self._clip = state, objective, clip_grad_norm
+        self.parameters = _parameters(state.optimizer)
+
+    def __call__(self, batch: Batch) -> tuple[tuple[Any, ...], Gradients]:
+        """Compute the figures and the gradients of a batch.
+
+        Returns
+        -------
+        measured : tuple
+            The fields of `BatchResult`, without the graph of the loss.
+        gradients : list of Tensor or None
+            For each parameter, clipped; of its shape and strides, each in memory of its own. None
+            for a parameter that is frozen or takes no part.
+        """
+        state = self._state
+        measured = self._objective(state.forward, batch)
+        loss = measured.loss
+        trained = [parameter for parameter in self.parameters if parameter.requires_grad]
+        computed = torch.autograd.grad(loss, trained, allow_unused=True)
+        gradients = dict(zip(trained, _laid_out(computed, trained), strict=True))
+        if self._clip is not None:
+            present = {p: gradient for p, gradient in gradients.items() if gradient is not None}
+            clipped = _clipped(list(present.values()), self._clip)
+            gradients |= zip(present, clipped, strict=True)
+        return (loss.detach(), *measured[1:]), [gradients.get(p) for p in self.parameters]
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

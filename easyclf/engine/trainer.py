@@ -6,26 +6,62 @@ import functools
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
-from easyclf.callbacks.base import Callback, Hooks
-from easyclf.data import Batch, Source
+from easyclf.callbacks import Callback, Hooks
+from easyclf.data import Batch, Order, Source
 from easyclf.device import is_out_of_memory
 from easyclf.engine.evaluation import Evaluation, check_any_batch, evaluate
 from easyclf.engine.interrupts import Interruption, deferred_interrupts
 from easyclf.engine.metrics import BatchResult, RunningMetrics
-from easyclf.engine.objective import measure
+from easyclf.engine.objective import Objective
 from easyclf.engine.probing import advise_on_tokens
 from easyclf.engine.step import Step
 from easyclf.exceptions import TrainingDiverged
-from easyclf.nested import tensors_of
+from easyclf.nested import first_of
 from easyclf.precision import Precision
+from easyclf.randomness import epoch_seed, seed_generators
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.tape import Tapes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How the epochs are run.
+
+    Attributes
+    ----------
+    batch_size : int
+        Rows in a training batch.
+    min_rows : int
+        Rows that a last batch needs to stand alone.
+    evaluation_rows : int
+        Rows in a validation batch.
+    accumulate : int
+        Batches in a step.
+    clip_grad_norm : float or None
+        The norm that the gradient is clipped to.
+    is_shuffled : bool
+        Whether each epoch draws the rows in a new order.
+    seed : int
+        The seed of the whole training, of which each epoch's follows.
+    uses_tapes : bool
+        Whether what comes often may be played from tapes.
+    """
+
+    batch_size: int
+    min_rows: int
+    evaluation_rows: int
+    accumulate: int
+    clip_grad_norm: float | None
+    is_shuffled: bool
+    seed: int
+    uses_tapes: bool
 
 
 class Trainer:
@@ -39,22 +75,12 @@ class Trainer:
         The precision of the arithmetic.
     callbacks : sequence of Callback
         Their hooks are called in this order.
-    train, valid : Source
-        What to train on, and what to measure after each epoch, if anything.
-    generator : Generator or None
-        What shuffles the rows; None leaves them in order.
-    batch_size : int
-        Rows in a training batch.
-    min_rows : int
-        Rows that a last batch needs, to stand alone.
-    evaluation_rows : int
-        Rows in a validation batch.
-    accumulate : int
-        Batches in a step.
-    clip_grad_norm : float or None
-        The norm that the gradient is clipped to.
-    is_captured : bool
-        Whether what comes often may be played from tapes.
+    train : Source
+        The batches to train on.
+    valid : Source or None
+        The batches to measure after each epoch, if any.
+    plan : Plan
+        How the epochs are run.
     """
 
     def __init__(
@@ -64,35 +90,25 @@ class Trainer:
         callbacks: Sequence[Callback],
         train: Source,
         valid: Source | None,
-        generator: torch.Generator | None,
-        *,
-        batch_size: int,
-        min_rows: int,
-        evaluation_rows: int,
-        accumulate: int,
-        clip_grad_norm: float | None,
-        is_captured: bool,
+        plan: Plan,
     ) -> None:
-        self._state = state
-        self._precision = precision
-        self._hooks = Hooks(callbacks)
-        self._batch_size = batch_size
-        self._min_rows = min_rows
-        self._evaluation = Evaluation(state.module, evaluation_rows)
-        self._accumulate = accumulate
-        self._train, self._valid, self._generator = train, valid, generator
-        # Who looks at single steps is shown each of them.
-        watched = self._hooks.may_change("on_batch_begin", "on_batch_end")
-        self._may_change = watched or self._hooks.may_change("on_epoch_begin", "on_epoch_end")
-        n_epochs = state.epochs - state.epoch if is_captured else 0
-        n_steps = 0 if watched else n_epochs * (state.steps_per_epoch or 0)
-        self._tapes = Tapes(state.module, state.head, is_on=is_captured)
-        self._step = Step(state, precision, clip_grad_norm, self._tapes, n_steps=n_steps)
-        n_batches = None if valid is None else valid.n_batches(evaluation_rows)
-        self._measure = functools.partial(_measure, state, precision)
-        self._player = self._tapes.of(
-            self._measure, training=False, n_calls=n_epochs * (n_batches or 0)
-        )
+        self._state, self._plan = state, plan
+        self._train, self._valid = train, valid
+        self._hooks = hooks = Hooks(callbacks)
+        objective = Objective(state.head, precision)
+        # A function that does not hold the trainer: else only the garbage collector would free it.
+        self._measure = functools.partial(_measure, state, objective)
+        self._evaluation = Evaluation(state.module, plan.evaluation_rows)
+        self._device = next(state.module.parameters()).device
+        # A callback that looks at every step with the weights in its hands is shown each of them.
+        changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
+        self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
+        n_epochs = state.epochs - state.epoch
+        n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
+        n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
+        self._tapes = tapes = Tapes(state.module, state.head, is_on=plan.uses_tapes)
+        self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
+        self._player = tapes.of(self._measure, training=False, n_calls=n_epochs * (n_batches or 0))
 
     def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
@@ -103,6 +119,10 @@ class Trainer:
             If a loss or a weight stops being finite; the last finite weights are put back.
         KeyboardInterrupt
             Between two batches, if Ctrl-C was pressed.
+        MemoryError
+            If a batch does not fit into memory.
+        TapeDiffers
+            If a recording does not do what the module does.
         """
         state, hooks = self._state, self._hooks
         finite = Snapshot(state.module)
@@ -119,67 +139,79 @@ class Trainer:
 
     def _run_epoch(self, finite: Snapshot, interruption: Interruption) -> None:
         state, began = self._state, time.perf_counter()
+        seed = epoch_seed(self._plan.seed, state.epoch)
+        seed_generators(seed, self._device)
         self._hooks.call("on_epoch_begin", state)
         if self._may_change:
             state.module.train()
             self._step.check()
         lr = float(state.optimizer.param_groups[0]["lr"])
-        metrics = self._train_epoch(interruption)
+        metrics = self._train_epoch(Order(seed, self._plan.is_shuffled), interruption)
         self._step.show_gradients()
         logs = metrics.read()
-        if not math.isfinite(logs["loss"]) or not finite.is_live_finite():
+        if not math.isfinite(logs["loss"]) or not finite.are_weights_finite():
             finite.restore()
             # Its averages of the gradients are no longer finite either.
             state.optimizer.state.clear()
             self._raise_diverged(metrics, lr)
         finite.take()
-        if self._valid is not None:
-            if self._may_change:
-                state.module.eval()
-                self._tapes.check()
-            measured = evaluate(self._valid, self._evaluation, self._validate)
-            logs |= {f"val_{name}": value for name, value in measured.items()}
+        logs |= self._validate()
         logs |= {"lr": lr, "seconds": time.perf_counter() - began}
         state.logs = logs
         state.history.append({"epoch": state.epoch, **logs})
         if self._may_change:
             state.module.eval()
         self._hooks.call("on_epoch_end", state)
+        state.history.add_to_last(state.logs)
         interruption.check()
 
-    def _train_epoch(self, interruption: Interruption) -> RunningMetrics:
-        state, hooks = self._state, self._hooks
-        watched = hooks.has("on_batch_begin", "on_batch_end")
+    def _train_epoch(self, order: Order, interruption: Interruption) -> RunningMetrics:
+        state, plan = self._state, self._plan
+        is_watched = self._hooks.has("on_batch_begin", "on_batch_end")
         metrics = RunningMetrics()
-        batches = self._train.batches(self._batch_size, self._generator, self._min_rows)
-        for state.batch, group in enumerate(_groups(batches, self._accumulate), start=1):
-            if watched:
-                hooks.call("on_batch_begin", state)
-            try:
-                measured = self._step(group)
-            except Exception as error:
-                if is_out_of_memory(error):
-                    raise self._too_large(group[0]) from error
-                note = (
-                    f"In epoch {state.epoch}, step {state.batch}, on a batch of shape "
-                    f"{group[0].shape}."
-                )
-                error.add_note(note + advise_on_tokens(state.module, group[0].x, error))
-                raise
-            for one in measured:
-                metrics.add(one)
+        batches = self._train.batches(plan.batch_size, order, plan.min_rows)
+        state.batch = 0
+        for group in _groups(batches, plan.accumulate):
+            state.batch += 1
+            if is_watched:
+                self._hooks.call("on_batch_begin", state)
+            results = self._take_step(group)
+            for result in results:
+                metrics.add(result)
             state.step += 1
-            if watched:
-                last = measured[-1]
+            if is_watched:
+                last = results[-1]
                 state.logs = {"loss": last.loss, "accuracy": last.hits / last.weight}
-                hooks.call("on_batch_end", state)
+                self._hooks.call("on_batch_end", state)
                 if state.stop_reason is not None:
                     break
             interruption.check()
         check_any_batch(metrics)
         return metrics
 
-    def _validate(self, batch: Batch) -> BatchResult:
+    def _take_step(self, group: tuple[Batch, ...]) -> list[BatchResult]:
+        """Take a step; an error says on which batch."""
+        state, batch = self._state, group[0]
+        try:
+            return self._step(group)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self._too_large(batch) from error
+            note = f"In epoch {state.epoch}, step {state.batch}, on a batch of shape {batch.shape}."
+            error.add_note(note + advise_on_tokens(state.module, batch.x, error))
+            raise
+
+    def _validate(self) -> dict[str, float]:
+        """The figures of the validation rows, named as such; none without such rows."""
+        if self._valid is None:
+            return {}
+        if self._may_change:
+            self._state.module.eval()
+            self._tapes.check()
+        figures = evaluate(self._valid, self._evaluation, self._measure_or_play)
+        return {f"val_{name}": value for name, value in figures.items()}
+
+    def _measure_or_play(self, batch: Batch) -> BatchResult:
         played = self._player.play(batch)
         if played is None:
             if self._state.module.training:
@@ -201,14 +233,14 @@ class Trainer:
             fitting //= 2
         advice = "no smaller one fits either: use a smaller module"
         if fitting:
-            groups = self._accumulate * math.ceil(n_rows / fitting)
+            groups = self._plan.accumulate * math.ceil(n_rows / fitting)
             advice = (
                 f"{fitting} fit: use batch_size={fitting}, with accumulate={groups} for steps over "
                 "as many rows"
             )
         return MemoryError(
             f"A training batch of shape {batch.shape} does not fit into the memory of "
-            f"{tensors_of(batch.x)[0].device}; {advice}."
+            f"{first_of(batch.x).device}; {advice}."
         )
 
     def _raise_diverged(self, metrics: RunningMetrics, lr: float) -> NoReturn:
@@ -224,10 +256,13 @@ class Trainer:
 
 
 @torch.inference_mode()
-def _measure(state: TrainingState, precision: Precision, batch: Batch) -> tuple[Any, ...]:
-    """The fields of `BatchResult` for a batch of validation."""
-    return tuple(measure(state.forward, state.head, precision, batch))
+def _measure(
+    state: TrainingState, objective: Objective, batch: Batch
+) -> tuple[torch.Tensor | float, ...]:
+    return tuple(objective(state.forward, batch))
 
 
 def _groups(batches: Iterator[Batch], size: int) -> Iterator[tuple[Batch, ...]]:
-    return iter(lambda: tuple(islice(batches, size)), ())
+    """Batches of one step each; `itertools.batched`, which came with Python 3.12."""
+    while group := tuple(islice(batches, size)):
+        yield group

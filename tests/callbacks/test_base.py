@@ -276,6 +276,60 @@ def test_what_is_no_hook_is_refused(hooks, words):
         LambdaCallback(**hooks)
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda self, epoch, logs: None,
+        lambda self, epoch, logs=None: None,
+        lambda self, logs=None: None,
+        lambda self, epoch: None,
+        lambda self, net, dataset_train=None: None,
+        lambda self, state, extra: None,
+    ],
+    ids=["Keras", "Keras with a default", "logs", "epoch", "skorch", "two"],
+)
+def test_hook_that_expects_what_other_libraries_pass_is_refused_where_the_class_is_made(hook):
+    with pytest.raises(TypeError, match=r"Mine.on_epoch_end takes \(.*one argument, the state"):
+        type("Mine", (Callback,), {"on_epoch_end": hook})
+
+
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda self, state: None,
+        lambda self, s: None,
+        lambda self, *rest: None,
+        lambda self, state, seen=(): None,
+        staticmethod(lambda state: None),
+    ],
+    ids=["state", "s", "any", "default", "static"],
+)
+def test_hook_that_takes_one_argument_is_taken(hook, blobs, network):
+    made = type("Mine", (Callback,), {"on_epoch_end": hook})
+
+    estimator(network, made(), epochs=1).fit(*blobs)
+
+
+def test_function_that_expects_what_keras_passes_is_refused():
+    with pytest.raises(TypeError, match=r"`on_epoch_end` takes .epoch, logs.*`state.logs`"):
+        LambdaCallback(on_epoch_end=lambda epoch, logs: None)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("on_train_batch_end", "did you mean `on_batch_end`"),
+        ("on_train_start", "did you mean `on_train_begin`"),
+        ("on_predict_batch_end", "have no hooks of their own"),
+    ],
+)
+def test_hooks_of_other_libraries_are_known(typed, meant):
+    with pytest.raises(TypeError, match=f"`{typed}`.*{meant}"):
+        type("Mine", (Callback,), {typed: lambda self, state: None})
+    with pytest.raises(TypeError, match=f"`{typed}`.*{meant}"):
+        LambdaCallback(**{typed: print})
+
+
 class Passive(Callback):
     is_passive = True
 

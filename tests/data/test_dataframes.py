@@ -15,7 +15,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from easyclf import Estimator
-from easyclf.data import FrameEncoder, refuse_columns
+from easyclf.data.dataframes import refuse_columns
+from easyclf.data.frame_encoder import FrameEncoder
 
 
 @pytest.mark.parametrize(

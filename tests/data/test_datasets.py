@@ -5,7 +5,10 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from easyclf.data import InputFormat, class_names, dataset_labels, first_rows, is_dataset
+from easyclf.data import InputFormat, Order
+from easyclf.data.caching import dataset_labels
+from easyclf.data.datasets import DatasetSource
+from easyclf.data.first_look import FirstLook, class_names, is_dataset
 from easyclf.data.loaders import LoaderSource
 
 CPU = InputFormat(torch.device("cpu"), torch.float32)
@@ -56,8 +59,10 @@ def numbered(n_rows):
 
 
 def source_of(rows, encode=lambda labels: labels):
-    n_rows = len(rows.dataset if isinstance(rows, DataLoader) else rows)
-    return LoaderSource(rows, encode, CPU, {}, n_rows, seed=0)
+    look = FirstLook(rows, {})
+    if isinstance(rows, DataLoader):
+        return LoaderSource(look, encode, CPU, len(rows.dataset))
+    return DatasetSource(look, encode, CPU)
 
 
 def rows_of(batches):
@@ -97,26 +102,26 @@ def test_datasets_and_loaders_are_known_from_arrays(X, expected):
     ],
 )
 def test_the_labels_of_all_rows_are_found(dataset, expected):
-    assert dataset_labels(dataset, {}).tolist() == expected
+    assert dataset_labels(FirstLook(dataset, {})).tolist() == expected
 
 
 def test_labels_that_a_dataset_carries_are_taken_without_reading_all_rows():
     pictures = Pictures(100 * [0, 1])
 
-    dataset_labels(pictures, {})
+    dataset_labels(FirstLook(pictures, {}))
 
     assert pictures.reads < 10
 
 
 def test_labels_that_the_items_yield_win_over_those_that_the_dataset_carries():
-    assert dataset_labels(Merged([0, 1, 2, 2]), {}).tolist() == [0, 1, 1, 1]
+    assert dataset_labels(FirstLook(Merged([0, 1, 2, 2]), {})).tolist() == [0, 1, 1, 1]
 
 
 def test_a_target_transform_is_heeded():
     pictures = Pairs([(torch.zeros(1), label) for label in "ab"])
     pictures.targets, pictures.target_transform = [0, 1], "ab".__getitem__
 
-    assert dataset_labels(pictures, {}).tolist() == ["a", "b"]
+    assert dataset_labels(FirstLook(pictures, {})).tolist() == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +139,7 @@ def test_the_names_of_the_classes_are_those_of_the_dataset(X, expected):
 
 @pytest.mark.parametrize("X", [Pictures(), DataLoader(Pictures(), batch_size=4)])
 def test_the_first_rows_are_collated(X):
-    x, y, _ = first_rows(X, 2, {})
+    x, y, _ = FirstLook(X, {}).first(2)
 
     assert x.tolist() == [[0, 0], [1, 1]]
     assert y.tolist() == [1, 0]
@@ -149,7 +154,7 @@ def test_the_first_rows_are_collated(X):
 )
 def test_a_dataset_without_rows_or_labels_is_refused(X, error, words):
     with pytest.raises(error, match=words):
-        dataset_labels(X, {})
+        dataset_labels(FirstLook(X, {}))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +166,7 @@ def test_a_dataset_without_rows_or_labels_is_refused(X, error, words):
 )
 def test_items_of_another_form_are_refused(item, words):
     with pytest.raises(TypeError, match=words):
-        first_rows(Pairs([item]), 1, {})
+        FirstLook(Pairs([item]), {}).first(1)
 
 
 @pytest.mark.parametrize("min_rows", [1, 2])
@@ -178,10 +183,10 @@ def test_a_last_batch_of_too_few_rows_joins_the_one_before(as_loader, min_rows):
     assert source.n_batches(3, min_rows) == len(expected)
 
 
-def test_a_generator_shuffles_a_dataset_and_labels_stay_with_their_rows():
+def test_an_order_shuffles_a_dataset_and_labels_stay_with_their_rows():
     source = source_of(numbered(10))
 
-    batches = list(source.batches(4, torch.Generator().manual_seed(0)))
+    batches = list(source.batches(4, Order(0, True)))
 
     seen = [row for rows in rows_of(batches) for row in rows]
     assert seen != sorted(seen)
@@ -199,13 +204,13 @@ def test_the_batches_of_a_loader_are_counted_by_what_its_sampler_draws(
     loader = DataLoader(numbered(10), batch_size=3, sampler=range(n_drawn), drop_last=drop_last)
     source = source_of(loader)
 
-    assert source.n_batches(3, min_rows) == len(list(source.batches(3, None, min_rows)))
+    assert source.n_batches(3, min_rows) == len(list(source.batches(3, min_rows=min_rows)))
 
 
 def test_a_loader_keeps_its_own_batches():
     loader = DataLoader(numbered(5), batch_sampler=[[4, 0], [1, 2, 3]])
 
-    batches = source_of(loader, None).batches(1, torch.Generator())
+    batches = source_of(loader, None).batches(1, Order(0, True))
 
     assert rows_of(batches) == [[4, 0], [1, 2, 3]]
 

@@ -14,7 +14,7 @@ LABELS = np.tile([0, 1, 2], 20)
 PICTURES = RNG.normal(size=(60, 2, 6, 6)).astype(np.float32) + LABELS[:, None, None, None]
 TOKENS = RNG.integers(0, 9, size=60)
 X = {"picture": PICTURES, "token": TOKENS}
-SETTINGS = {"epochs": 5, "lr": 0.05, "batch_size": 16, "random_state": 0}
+SETTINGS = {"epochs": 10, "lr": 0.05, "batch_size": 16, "random_state": 0}
 
 
 class Two(nn.Module):

@@ -1,42 +1,72 @@
-"""Validated rows, before they are cut into batches."""
+"""Rows that were read, whatever kind of source they are of."""
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from easyclf.data import InputFormat, Rows
+from easyclf.data import InputFormat
+from easyclf.data.datasets import DatasetRows
+from easyclf.data.first_look import FirstLook
+from easyclf.data.loaders import LoaderRows
+from easyclf.data.memmap import FileRows
+from easyclf.data.sparse import SparseRows
+from easyclf.data.streams import StreamRows
+from easyclf.data.tensors import TensorRows
 
 CPU = InputFormat(torch.device("cpu"), torch.float32)
 NUMBERS = np.arange(5)
 DENSE = np.arange(10.0).reshape(5, 2)
 
 
-def dataset():
-    return TensorDataset(torch.from_numpy(DENSE).float(), torch.from_numpy(NUMBERS))
+def dataset(*more):
+    return TensorDataset(torch.from_numpy(DENSE).float(), torch.from_numpy(NUMBERS), *more)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return zip(torch.from_numpy(DENSE).float(), NUMBERS, strict=True)
+
+
+def look(X):
+    return FirstLook(X, {})
+
+
+def memmap(path):
+    np.save(path / "x.npy", DENSE)
+    return np.load(path / "x.npy", mmap_mode="r")
 
 
 KINDS = {
-    "tensor": lambda: torch.from_numpy(DENSE),
-    "csr_array": lambda: sp.csr_array(DENSE),
-    "csr_matrix": lambda: sp.csr_matrix(DENSE),
-    "dataset": dataset,
-    "loader": lambda: DataLoader(dataset(), batch_size=2),
+    "tensor": lambda path: TensorRows(torch.from_numpy(DENSE)),
+    "csr_array": lambda path: SparseRows(sp.csr_array(DENSE)),
+    "csr_matrix": lambda path: SparseRows(sp.csr_matrix(DENSE)),
+    "memmap": lambda path: FileRows(memmap(path)),
+    "dataset": lambda path: DatasetRows(look(dataset())),
+    "loader": lambda path: LoaderRows(look(DataLoader(dataset(), batch_size=2))),
+    "stream": lambda path: StreamRows(look(Stream())),
 }
+TAKEN = ["tensor", "csr_array", "csr_matrix", "memmap", "dataset"]
+
+
+@pytest.fixture(name="make")
+def _make(tmp_path):
+    return lambda kind, weight=None: KINDS[kind](tmp_path).labelled(NUMBERS, weight)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_of_rows_can_be_counted_and_looked_at(kind):
-    rows = Rows(KINDS[kind](), NUMBERS)
+def test_any_kind_of_rows_can_be_counted_and_looked_at(kind, make):
+    rows = make(kind)
 
     assert rows.n_rows == 5
     assert rows.first(2).tolist() == DENSE[:2].tolist()
+    assert rows.can_repeat is (kind != "stream")
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_kind_of_rows_comes_in_batches(kind):
-    source = Rows(KINDS[kind](), NUMBERS).source(CPU, lambda codes: codes, lambda labels: labels)
+def test_any_kind_of_rows_comes_in_batches(kind, make):
+    source = make(kind).source(CPU, lambda codes: codes, torch.as_tensor)
 
     batches = list(source.batches(2))
 
@@ -44,17 +74,44 @@ def test_any_kind_of_rows_comes_in_batches(kind):
     assert torch.cat([batch.y for batch in batches]).tolist() == NUMBERS.tolist()
 
 
-@pytest.mark.parametrize("kind", ["tensor", "csr_array", "csr_matrix", "dataset"])
-def test_taken_rows_keep_their_labels_and_weights(kind):
-    taken = Rows(KINDS[kind](), NUMBERS, NUMBERS / 10).take(np.array([3, 1]))
+@pytest.mark.parametrize("kind", TAKEN)
+def test_taken_rows_keep_their_labels_and_weights(kind, make):
+    taken = make(kind, NUMBERS / 10).take(np.array([3, 1]))
 
     assert taken.first(2).tolist() == DENSE[[3, 1]].tolist()
     assert taken.codes.tolist() == [3, 1]
     assert taken.weight.tolist() == [0.3, 0.1]
 
 
+@pytest.mark.parametrize("kind", sorted({*KINDS} - {*TAKEN}))
+def test_rows_of_loaders_and_streams_cannot_be_picked(kind, make):
+    with pytest.raises(TypeError, match="cannot be picked by their numbers"):
+        make(kind).take(np.array([3, 1]))
+    with pytest.raises(ValueError, match=r"`validation_split` is 0.4.*cannot be split"):
+        make(kind).split(0.4, 0, NUMBERS)
+
+
+@pytest.mark.parametrize("kind", TAKEN)
+def test_a_split_gives_every_row_to_one_part(kind, make):
+    rows = make(kind).labelled(np.array([0, 0, 1, 1, 1]), None)
+
+    train, valid = rows.split(0.4, 0, np.array([0, 1]))
+
+    assert sorted(np.concatenate([train.first(5), valid.first(5)])[:, 0]) == [0, 2, 4, 6, 8]
+    assert (train.n_rows, valid.n_rows) == (3, 2)
+    assert sorted(valid.codes) == [0, 1]
+
+
+def test_rows_of_several_inputs_are_taken_together():
+    rows = TensorRows({"a": torch.arange(5), "b": torch.arange(5) * 2})
+
+    taken = rows.take(np.array([4, 0]))
+
+    assert {name: part.tolist() for name, part in taken.x.items()} == {"a": [4, 0], "b": [8, 0]}
+
+
 def test_rows_of_weight_zero_are_left_out():
-    rows = Rows(torch.from_numpy(DENSE), NUMBERS, np.array([1.0, 0, 2, 0, 3]))
+    rows = TensorRows(torch.from_numpy(DENSE), codes=NUMBERS, weight=np.array([1.0, 0, 2, 0, 3]))
 
     counted = rows.without_zero_weights()
 
@@ -65,14 +122,58 @@ def test_rows_of_weight_zero_are_left_out():
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [
-        (Rows(torch.zeros(2, 1), NUMBERS[:2]), False),
-        (Rows(torch.zeros(2, 1), NUMBERS[:2], np.ones(2)), True),
-        (Rows(dataset()), False),
-        (Rows(TensorDataset(torch.zeros(2, 1), torch.zeros(2), torch.ones(2))), True),
+        (TensorRows(torch.zeros(2, 1)), False),
+        (TensorRows(torch.zeros(2, 1), weight=np.ones(2)), True),
+        (DatasetRows(look(dataset())), False),
+        (DatasetRows(look(dataset(torch.ones(5)))), True),
     ],
 )
 def test_rows_know_whether_they_have_weights(rows, expected):
     assert rows.is_weighted is expected
+
+
+class Numbered(torch.utils.data.Dataset):
+    def __init__(self, n_rows):
+        self.n_rows = n_rows
+
+    def __len__(self):
+        return self.n_rows
+
+    def __getitem__(self, row):
+        return torch.zeros(1), 0
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "asked", "expected"),
+    [
+        (64, "auto", 64),
+        (65, "auto", 32),
+        (5000, "auto", 100),
+        (10**6, "auto", 512),
+        (70, 7, 7),
+        (70, 1000, 70),
+        (70, -1, 70),
+    ],
+)
+def test_the_batch_size_follows_from_the_number_of_rows(n_rows, asked, expected):
+    assert DatasetRows(look(Numbered(n_rows))).training_batch_size(asked) == expected
+
+
+def test_a_stream_that_does_not_say_its_length_has_batches_of_128():
+    rows = StreamRows(look(Stream()))
+
+    assert rows.training_batch_size("auto") == 128
+    assert rows.training_batch_size(7) == 7
+    with pytest.raises(ValueError, match="Stream, which does not say how many"):
+        rows.training_batch_size(-1)
+
+
+def test_a_loader_keeps_its_batch_size():
+    rows = LoaderRows(look(DataLoader(dataset(), batch_size=2)))
+
+    assert rows.training_batch_size("auto") == 2
+    with pytest.raises(ValueError, match="`batch_size` is 7, but X is a DataLoader"):
+        rows.training_batch_size(7)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +182,7 @@ def test_rows_know_whether_they_have_weights(rows, expected):
 )
 def test_only_small_numbers_are_converted_anew_for_each_batch(dtype, is_converted_once):
     """Pixels stay as small as they are until their batch comes."""
-    source = Rows(torch.ones(4, 2, dtype=dtype)).source(CPU, is_kept=True)
+    source = TensorRows(torch.ones(4, 2, dtype=dtype)).source(CPU, is_kept=True)
 
     first, second = (next(source.batches(4)).x for _ in range(2))
 
@@ -93,11 +194,12 @@ def test_only_small_numbers_are_converted_anew_for_each_batch(dtype, is_converte
 def test_weights_have_the_dtype_of_the_losses_also_beside_tokens(dtype):
     tokens, weight = torch.tensor([[1], [2]]), np.array([0.1, 0.3])
     data = TensorDataset(tokens, torch.tensor([0, 1]), torch.from_numpy(weight))
-    input_format = InputFormat(
-        torch.device("cpu"), torch.float32, weight_dtype=dtype, tokens=(None,)
-    )
+    input_format = InputFormat(torch.device("cpu"), torch.float32, loss_dtype=dtype, tokens=(None,))
 
-    for rows in (Rows(tokens, np.array([0, 1]), weight), Rows(data)):
+    for rows in (
+        TensorRows(tokens, codes=np.array([0, 1]), weight=weight),
+        DatasetRows(look(data)),
+    ):
         source = rows.source(input_format, lambda codes: codes, torch.as_tensor)
         (batch,) = source.batches(2)
 

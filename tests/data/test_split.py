@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from easyclf.data import split_rows
+from easyclf.data.split import split_rows
 
 CODES = np.repeat([0, 1, 2], [60, 30, 10])
 CLASSES = np.array(["a", "b", "c"])

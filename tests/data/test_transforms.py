@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from easyclf import Estimator
-from easyclf.data import Augmentation, Preprocessing
+from easyclf.data.transforms import Augmentation, Preprocessing
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

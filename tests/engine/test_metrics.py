@@ -112,3 +112,20 @@ def test_rows_of_classes_without_weight_are_measured():
 
     assert clf.history_["val_accuracy"][-1] == clf.score(X[:1], y[:1])
     assert clf.evaluate(X[:1], y[:1])["accuracy"] == clf.score(X[:1], y[:1])
+
+
+@pytest.mark.parametrize("weighted_first", [True, False])
+def test_only_some_batches_may_have_weights(weighted_first):
+    batches = [batch(1.0, 3.0, 2.0, 4.0), plain_batch(4.0, 1, 2)]
+
+    metrics = collected(batches if weighted_first else batches[::-1])
+
+    assert metrics.read() == {"loss": (3 * 1.0 + 2 * 4.0) / 5, "accuracy": 3 / 6}
+
+
+def test_many_batches_are_packed_and_stay_exact():
+    metrics = collected(
+        batch(n, 1.0, 1.0, 1.0) if n % 3 else plain_batch(n, 0, 1) for n in range(1500)
+    )
+
+    assert metrics.read() == {"loss": sum(range(1500)) / 1500, "accuracy": 1000 / 1500}

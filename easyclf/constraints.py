@@ -1,0 +1,109 @@
+"""The values that parameters may have, told in scikit-learn's words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import NamedTuple, TypeGuard
+
+import numpy as np
+
+from easyclf.exceptions import InvalidParameterError
+
+
+class Constraint(NamedTuple):
+    """A kind of value that is accepted, and how a sentence calls it."""
+
+    words: str
+    accepts: Callable[[object], bool]
+
+
+def integer(low: int) -> Constraint:
+    """An integer of at least `low`; True is none."""
+    return Constraint(f"an int in the range [{low}, inf)", lambda v: _is_integer(v) and v >= low)
+
+
+def positive() -> Constraint:
+    """A finite number above 0; True is none."""
+    return Constraint("a float in the range (0.0, inf)", _is_positive)
+
+
+def fraction() -> Constraint:
+    """A number of at least 0 and less than 1; False is none."""
+    return Constraint("a float in the range [0.0, 1.0)", lambda v: _is_real(v) and 0 <= v < 1)
+
+
+def positive_numbers() -> Constraint:
+    """A mapping that is not empty, of whatever keys to finite numbers above 0."""
+    return Constraint(
+        "a dict of patterns and positive numbers",
+        lambda v: isinstance(v, Mapping) and bool(v) and all(map(_is_positive, v.values())),
+    )
+
+
+def text(*values: str) -> Constraint:
+    """One of some strings."""
+    return Constraint(f"a str among {set(values)}", lambda v: isinstance(v, str) and v in values)
+
+
+def integers(*values: int) -> Constraint:
+    """One of some integers; True is none."""
+    return Constraint(f"an int among {set(values)}", lambda v: _is_integer(v) and v in values)
+
+
+def instance(kind: type) -> Constraint:
+    """An instance of a class."""
+    home = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return Constraint(f"an instance of '{home}{kind.__qualname__}'", lambda v: isinstance(v, kind))
+
+
+_OF_ARRAYS = ("__len__", "__array__", "shape")
+NONE = Constraint("None", lambda v: v is None)
+CALLABLE = Constraint("a callable", callable)
+BOOLEAN = Constraint(
+    "an instance of 'bool' or an instance of 'numpy.bool'",
+    lambda v: isinstance(v, bool | np.bool_),
+)
+ARRAY_LIKE = Constraint(
+    "an array-like",
+    lambda v: (
+        not isinstance(v, str) and any(hasattr(v, n) for n in ("__len__", "__array__", "shape"))
+    ),
+)
+SEED = Constraint(
+    "an int in the range [0, 4294967295]", lambda v: _is_integer(v) and 0 <= v < 2**32
+)
+RANDOM_STATE = instance(np.random.RandomState)
+
+
+def check_values(
+    owner: str, constraints: Mapping[str, Sequence[Constraint]], values: Mapping[str, object]
+) -> None:
+    """Refuse the first value that none of the constraints of its parameter accepts.
+
+    Raises
+    ------
+    InvalidParameterError
+        In scikit-learn's words: `The 'lr' parameter of Estimator must be ... Got ... instead.`
+    """
+    for name, accepted in constraints.items():
+        value = values[name]
+        if not any(constraint.accepts(value) for constraint in accepted):
+            *others, last = (constraint.words for constraint in accepted)
+            words = f"{', '.join(others)} or {last}" if others else last
+            raise InvalidParameterError(
+                f"The {name!r} parameter of {owner} must be {words}. Got {value!r} instead."
+            )
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_real(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool) and not math.isnan(value)
+
+
+def _is_positive(value: object) -> bool:
+    return _is_real(value) and 0 < value < math.inf

@@ -1,0 +1,278 @@
+"""The first look at a dataset or loader: everything seen before it is read is seen once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+
+from easyclf.data.items import (
+    Fields,
+    Item,
+    batch_fields,
+    check_items,
+    fields_of,
+    no_rows,
+    read_item,
+    row_shapes,
+)
+from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.workers import iterate
+
+# Rows that are read to see whether a dataset yields the labels that it carries.
+_COMPARED_ROWS = 20
+# Items that are kept: as many as are ever asked for. Those of a stream are read together.
+KEPT_ITEMS = 4
+# A Dataset of torch, a DataLoader, or what is like them: its class has no base in common.
+DatasetLike: TypeAlias = Any
+# What labels and names of classes are kept in.
+_LISTS = (list, tuple, np.ndarray, torch.Tensor)
+
+
+def is_dataset(X: object) -> bool:
+    """Whether `X` is a Dataset or a DataLoader, which hold their labels themselves.
+
+    So is an object that reads several items at once and says what they consist of, as the
+    datasets of the library of that name do.
+    """
+    is_foreign = hasattr(X, "__getitems__") and hasattr(X, "features")
+    return isinstance(X, (Dataset, DataLoader)) or is_foreign
+
+
+def is_loader(X: object) -> bool:
+    """Whether `X` is a DataLoader of the user's."""
+    return isinstance(X, DataLoader)
+
+
+def is_stream(X: object) -> bool:
+    """Whether `X` is a dataset, or a loader of one, whose rows only come one after the other."""
+    dataset = dataset_of(X)
+    return is_dataset(X) and (
+        isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__")
+    )
+
+
+def dataset_of(X: DatasetLike) -> DatasetLike:
+    """Give the dataset itself, of which a loader makes batches."""
+    return X.dataset if isinstance(X, DataLoader) else X
+
+
+class FirstLook:
+    """The first items of a dataset or loader, its length, its labels: each is looked up once.
+
+    Parameters
+    ----------
+    X : Dataset or DataLoader
+        The user's.
+    loader_options : mapping
+        The user's `loader__*`, without the prefix.
+    items : mapping of int to item, optional
+        Items that are known already, by their rows.
+
+    Attributes
+    ----------
+    X : Dataset or DataLoader
+        The user's.
+    dataset : Dataset
+        The dataset itself, where X is a loader.
+    loader_options : mapping
+        The user's.
+    is_stream : bool
+        Whether rows only come one after the other.
+    collate : callable
+        Makes a batch of a list of items.
+    labels : dict of int to label
+        The labels that were seen, by their rows.
+    """
+
+    def __init__(
+        self,
+        X: DatasetLike,
+        loader_options: Mapping[str, Any],
+        items: Mapping[int, Item] | None = None,
+    ) -> None:
+        self.X, self.dataset, self.loader_options = X, dataset_of(X), loader_options
+        self.is_stream = is_stream(X)
+        self.collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
+        if is_loader(X):
+            self.collate = X.collate_fn
+        elif loader_options.get("collate_fn") is not None:
+            self.collate = loader_options["collate_fn"]
+        self._items = dict(items or {})
+        self.labels = {row: fields_of(item).y for row, item in self._items.items()}
+
+    @property
+    def name(self) -> str:
+        """The type of the dataset itself, for messages."""
+        return type(self.dataset).__name__
+
+    @property
+    def has_own_collation(self) -> bool:
+        """Whether the user makes batches of items, whose shape may then change from batch to batch.
+
+        Such batches need not be of rows of one shape.
+        """
+        return self.collate is not torch.utils.data.default_collate
+
+    @functools.cached_property
+    def n_rows(self) -> int | None:
+        """Number of rows; None where only reading them tells.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        TypeError
+            If a map-style dataset has no length.
+        """
+        if is_loader(self.X) and self.X.batch_sampler is None:
+            return None  # its items are batches
+        try:
+            n_rows = len(self.dataset)
+        except TypeError:
+            if self.is_stream:
+                return None
+            raise TypeError(
+                f"`X` holds a {self.name}, which has no length; expected a map-style Dataset with "
+                "`__len__` and `__getitem__`, or an IterableDataset."
+            ) from None
+        if not n_rows:
+            raise no_rows(self.dataset)
+        return n_rows
+
+    def first(self, n_rows: int) -> Fields:
+        """Give the first rows, collated; x has shape (n_rows, ...), with fewer rows if X has."""
+        if is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None):
+            # Only the loader knows how its batches come about.
+            return self._first_batch.first(n_rows)
+        return batch_fields(self.collate(self.first_items(n_rows)))
+
+    @functools.cached_property
+    def _first_batch(self) -> Fields:
+        with closing(iterate(self.X)) as batches:
+            for batch in batches:
+                return batch_fields(batch)
+        raise no_rows(self.dataset)
+
+    def first_items(self, n_rows: int) -> list[Item]:
+        """Give the items of the first rows, of which batches can be made; fewer if X has."""
+        if self.is_stream:
+            items = self._stream_items[:n_rows]
+        else:
+            assert self.n_rows is not None
+            items = [self._item(row) for row in range(min(n_rows, self.n_rows))]
+        if not self.has_own_collation:
+            check_items(items, type(self.X).__name__)
+        return items
+
+    @functools.cached_property
+    def _stream_items(self) -> list[Item]:
+        items = list(islice(self.dataset, KEPT_ITEMS))
+        if not items:
+            raise no_rows(self.dataset)
+        return items
+
+    def _item(self, row: int) -> Item:
+        if row not in self._items:
+            self._items[row] = read_item(self.dataset, row)
+            self.labels[row] = fields_of(self._items[row]).y
+        return self._items[row]
+
+    def label(self, row: int) -> Item:
+        """Give the label of a row of a map-style dataset, and keep it."""
+        if row < KEPT_ITEMS:
+            self._item(row)
+        elif row not in self.labels:
+            self.labels[row] = fields_of(read_item(self.dataset, row)).y
+        return self.labels[row]
+
+    @functools.cached_property
+    def carried_labels(self) -> NDArray[Any] | None:
+        """The labels that a dataset keeps beside its items, if the items yield the same.
+
+        An array of shape (n_rows,) or (n_rows, n_labels).
+        """
+        if self.is_stream or self.n_rows is None:
+            return None
+        labels = _carried_labels(self.dataset)
+        if labels is None or labels.dtype == object:
+            return None
+        # The first row of each of some classes tells.
+        _, rows = np.unique(labels, axis=0, return_index=True)
+        for row in rows[:_COMPARED_ROWS].tolist():
+            y = self.label(row)
+            if y is None or not np.array_equal(labels[row], np.asarray(y)):
+                return None
+        return labels
+
+    def take(self, row_numbers: NDArray[np.intp]) -> FirstLook:
+        """Look at some of the rows of a map-style dataset; known items stay known."""
+        rows = row_numbers.tolist()
+        items = {new: self._items[old] for new, old in enumerate(rows) if old in self._items}
+        return FirstLook(Subset(self.X, rows), self.loader_options, items)
+
+    @property
+    def fixed_shape(self) -> tuple[int, ...] | None:
+        """The shape that all rows are to have; None for several inputs, or the user's batches."""
+        x = self.first(1).x
+        if self.has_own_collation or not isinstance(x, torch.Tensor):
+            return None
+        return tuple(x.shape[1:])
+
+    def check(self, context: ReadContext) -> RowSchema:
+        """Check the width of the rows, and say how they look."""
+        x = self.first(1).x
+        if isinstance(x, torch.Tensor) and not self.has_own_collation:
+            # Rows of single numbers count as rows of one column.
+            row = x.reshape(1, *(x.shape[1:] or (1,)))
+            context.check(row, skip_check_array=True)
+        return RowSchema(row_shapes(x), is_fixed=not self.has_own_collation)
+
+
+def _carried_labels(dataset: DatasetLike) -> NDArray[Any] | None:
+    if isinstance(dataset, Subset):
+        labels = _carried_labels(dataset.dataset)
+        return None if labels is None else labels[np.asarray(dataset.indices)]
+    if isinstance(dataset, ConcatDataset):
+        parts = [_carried_labels(part) for part in dataset.datasets]
+        labelled = [part for part in parts if part is not None]
+        return np.concatenate(labelled) if len(labelled) == len(parts) else None
+    for values in _label_lists(dataset):
+        if isinstance(values, _LISTS) and len(values) == len(dataset):
+            values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
+            try:
+                return np.asarray(values)
+            except ValueError:  # lists of several lengths
+                continue
+    return None
+
+
+def _label_lists(dataset: DatasetLike) -> Iterable[object]:
+    """List what may be the labels of a dataset."""
+    candidates = []
+    # TensorDataset keeps its labels so.
+    tensors = getattr(dataset, "tensors", None)
+    if isinstance(tensors, tuple) and len(tensors) > 1:
+        candidates.append(tensors[1])
+    # torchvision's datasets keep them so, before they are transformed.
+    if getattr(dataset, "target_transform", None) is None:
+        candidates += [getattr(dataset, name, None) for name in ("targets", "labels")]
+    return candidates
+
+
+def class_names(X: object) -> list[str] | None:
+    """Look up the names that a torchvision dataset gives its classes."""
+    dataset = dataset_of(X)
+    while isinstance(dataset, (Subset, ConcatDataset)):
+        dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
+    names: object = getattr(dataset, "classes", None)
+    if isinstance(names, _LISTS) and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None

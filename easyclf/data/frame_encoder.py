@@ -1,0 +1,225 @@
+"""Columns of frames, and how those with categories or gaps become numbers.
+
+pandas and polars are read by hand because the exact types matter: narwhals, which hides both,
+calls nullable, sparse and object columns by names of its own, and knows no missing value in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from numbers import Real
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
+_FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
+
+
+_MISSING = "(missing)"
+
+
+# A pandas or polars frame: neither package need be installed, so neither has its types here.
+Frame: TypeAlias = Any
+Series: TypeAlias = Any
+
+
+_NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
+
+
+def is_frame(X: object) -> bool:
+    """Whether `X` is a pandas or polars frame."""
+    return hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def columns_of(frame: Frame) -> Iterator[tuple[int, Any, Any]]:
+    """Yield the place, the name and the dtype of each column."""
+    for position, (name, dtype) in enumerate(zip(frame.columns, frame.dtypes, strict=True)):
+        yield position, name, dtype
+
+
+def show_columns(columns: dict[str, str]) -> str:
+    """List columns and their dtypes for a message, five at most."""
+    names = [f"{name!r} ({dtype})" for name, dtype in columns.items()]
+    if len(names) > 5:
+        names = [*names[:5], "..."]
+    return ", ".join(names)
+
+
+def is_numeric(dtype: object) -> bool:
+    """Whether a column of that dtype holds numbers or bools."""
+    if hasattr(dtype, "is_numeric"):  # polars
+        return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
+    # pandas: NumPy's dtypes and the nullable ones have a kind; `numpy_dtype` is their content.
+    if str(dtype) in ("category", "object"):
+        return False
+    return getattr(dtype, "kind", "O") in "biufc" or np.issubdtype(
+        getattr(dtype, "subtype", object), np.number
+    )
+
+
+def holds_numbers(frame: Frame, position: int, dtype: object) -> bool:
+    """Whether an object column of pandas may be numbers: scikit-learn's conversion finds out."""
+    if str(dtype) != "object":
+        return False
+    return not any(isinstance(value, (str, bytes)) for value in frame.iloc[:, position])
+
+
+def _is_category(dtype: object) -> bool:
+    """Whether a column that is not numeric holds text or categories, and not dates or lists."""
+    if hasattr(dtype, "is_numeric"):
+        return str(dtype).partition("(")[0] in ("String", "Utf8", "Categorical", "Enum", "Object")
+    return str(dtype) in ("category", "object", "str") or str(dtype).startswith("string")
+
+
+class FrameEncoder:
+    """Frames with categories and gaps to numbers, for the default module.
+
+    Gaps in a column of numbers become its median, with a column that says where they were; text,
+    categories and their gaps become a 0/1 column for each frequent category. What is in no such
+    category, or was never seen in training, is infrequent.
+    """
+
+    @staticmethod
+    def is_needed(frame: Frame) -> bool:
+        """Whether a frame has anything but numbers."""
+        if not is_frame(frame) or not len(frame):
+            return False
+        return any(
+            not is_numeric(dtype) or bool(np.isnan(_numbers(frame, position)).any())
+            for position, _, dtype in columns_of(frame)
+            if not str(dtype).startswith("complex")
+        )
+
+    def fit(self, frame: Frame) -> FrameEncoder:
+        """Learn the medians and the categories.
+
+        Raises
+        ------
+        ValueError
+            If names are not unique, or columns are dates, lists or the like.
+        """
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import OneHotEncoder
+
+        names = [str(name) for name in frame.columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"`X` has several columns of one name: {twice}; rename them.")
+        wrong = {
+            str(name): str(dtype)
+            for position, name, dtype in columns_of(frame)
+            if not (is_numeric(dtype) or _is_category(dtype))
+            or (str(dtype) in ("object", "Object") and not _is_text_or_numbers(frame, position))
+        }
+        if wrong:
+            raise ValueError(
+                f"`X` has {len(wrong)} column(s) that are neither numbers nor categories: "
+                f"{show_columns(wrong)}; make numbers of them first, for example days since a date."
+            )
+        self._categorical = [
+            not is_numeric(dtype) and not holds_numbers(frame, position, dtype)
+            for position, _, dtype in columns_of(frame)
+        ]
+        self._imputer = SimpleImputer(
+            strategy="median", add_indicator=True, keep_empty_features=True
+        )
+        self._encoder = OneHotEncoder(
+            handle_unknown="infrequent_if_exist",
+            min_frequency=max(1, min(_FEWEST_ROWS, len(frame) // 100)),
+            max_categories=_MOST_CATEGORIES,
+            sparse_output=False,
+        )
+        numbers, categories = self._parts(frame)
+        if numbers.shape[1]:
+            self._imputer.fit(numbers)
+        if categories.shape[1]:
+            self._encoder.fit(categories)
+        return self
+
+    def transform(self, frame: Frame) -> NDArray[np.float64]:
+        """Make numbers of a frame, of shape (n_rows, n_columns); the memory is new."""
+        numbers, categories = self._parts(frame)
+        parts = []
+        if numbers.shape[1]:
+            parts.append(self._imputer.transform(numbers))
+        if categories.shape[1]:
+            parts.append(self._encoder.transform(categories))
+        return np.hstack(parts)
+
+    def _parts(self, frame: Frame) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The columns of numbers, with NaN for gaps, and those of categories, as text."""
+        numbers, categories = [], []
+        for (position, name, dtype), is_category in zip(
+            columns_of(frame), self._categorical, strict=True
+        ):
+            if is_category:
+                categories.append(_texts(frame, position))
+                continue
+            if not is_numeric(dtype) and not _are_all(_NUMBERS, frame, position):
+                raise ValueError(
+                    f"`X` has other values than numbers in column {str(name)!r} ({dtype}), which "
+                    "held numbers in `fit`."
+                )
+            column = _numbers(frame, position)
+            if np.isinf(column).any():
+                raise ValueError(
+                    f"`X` has infinity in column {str(name)!r}, row "
+                    f"{int(np.isinf(column).argmax())}; clip it first."
+                )
+            numbers.append(column)
+        empty = np.empty((len(frame), 0))
+        return (
+            np.column_stack(numbers) if numbers else empty,
+            np.column_stack(categories) if categories else empty,
+        )
+
+
+def _series(frame: Frame, position: int) -> Series:
+    return frame.iloc[:, position] if hasattr(frame, "iloc") else frame.to_series(position)
+
+
+def _numbers(frame: Frame, position: int) -> NDArray[np.float64]:
+    """A column of numbers as float64, with NaN for gaps."""
+    series = _series(frame, position)
+    if hasattr(frame, "iloc"):
+        if str(series.dtype) == "object":
+            values = [np.nan if _is_missing(value) else value for value in series]
+            return np.asarray([float(value) for value in values])
+        return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
+    from polars import Float64
+
+    return np.asarray(series.cast(Float64).to_numpy(), dtype=np.float64)
+
+
+def _is_text_or_numbers(frame: Frame, position: int) -> bool:
+    """Whether an object column holds text, or else numbers, and nothing else but gaps."""
+    return _are_all(_TEXT, frame, position) or _are_all(_NUMBERS, frame, position)
+
+
+def _are_all(kinds: tuple[type, ...], frame: Frame, position: int) -> bool:
+    values = _series(frame, position)
+    return all(isinstance(value, kinds) for value in values if not _is_missing(value))
+
+
+def _texts(frame: Frame, position: int) -> NDArray[Any]:
+    """A column of categories as text, in which equal numbers are equal whatever their type."""
+    series = _series(frame, position)
+    values = series.astype(object) if hasattr(frame, "iloc") else series.to_list()
+    return np.asarray([_category(value) for value in values], dtype=object)
+
+
+def _category(value: object) -> str:
+    if _is_missing(value):
+        return _MISSING
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return repr(float(value))
+    return str(value)
+
+
+def _is_missing(value: object) -> bool:
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return True
+    return isinstance(value, float) and value != value

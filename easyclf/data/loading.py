@@ -1,0 +1,136 @@
+"""Batches that a DataLoader makes, checked and put in the format of the module."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source
+from easyclf.data.finite import check_finite
+from easyclf.data.first_look import FirstLook
+from easyclf.data.formats import InputFormat
+from easyclf.data.items import Fields, batch_fields
+from easyclf.data.rows import Rows
+from easyclf.data.workers import dead_worker, says_worker_died
+from easyclf.nested import Tensors, apply
+
+
+@dataclass(frozen=True)
+class LoadedRows(Rows):
+    """Rows of a dataset or loader, which yields labels and weights with them.
+
+    Attributes
+    ----------
+    look : FirstLook
+        The dataset or loader.
+    """
+
+    look: FirstLook
+
+    @property
+    def kind_name(self) -> str:
+        return type(self.look.X).__name__
+
+    @property
+    def is_weighted(self) -> bool:
+        return self.look.first(1).weight is not None
+
+    def first(self, n_rows: int) -> Tensors:
+        inputs: Tensors = self.look.first(n_rows).x
+        return inputs
+
+
+class LoadedSource(Source):
+    """Rows of a dataset, which a DataLoader reads.
+
+    Parameters
+    ----------
+    look : FirstLook
+        The dataset or loader.
+    encode : callable or None
+        Labels of a batch, as the dataset yields them, to targets of shape (n_rows, ...); None
+        leaves the labels out.
+    input_format : InputFormat
+        How the module wants its inputs.
+    """
+
+    def __init__(self, look: FirstLook, encode: Encoder | None, input_format: InputFormat) -> None:
+        self._look, self._encode, self._input_format = look, encode, input_format
+
+    @abstractmethod
+    def _load(self, batch_size: int, order: Order, min_rows: int) -> Generator[Any]:
+        """Yield the batches of an epoch as the loader makes them."""
+
+    @abstractmethod
+    def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
+        """Yield the batches, and refuse an epoch that cannot be right."""
+
+    def batches(
+        self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
+    ) -> Iterator[Batch]:
+        # Closed, so that workers end where the epoch is left early.
+        with closing(self._load(batch_size, order, min_rows)) as batches:
+            checked = self._checked(map(batch_fields, batches))
+            for fields in _of_min_rows(self._counting(checked), min_rows):
+                yield self._batch(fields)
+
+    def _counting(self, batches: Iterator[Fields]) -> Iterator[Fields]:
+        """Yield the rows that count of each batch, where there are any."""
+        for fields in batches:
+            counting = fields
+            if self._encode is not None and fields.weight is not None:
+                counting = fields.counting()
+            if counting.n_rows:
+                yield counting
+
+    def _batch(self, fields: Fields) -> Batch:
+        device, y, weight = self._input_format.device, None, None
+        apply(lambda x: check_finite(x, self._input_format.dtype, " of a batch"), fields.x)
+        if self._encode is not None:
+            if fields.y is None:
+                raise ValueError("`X` yields items without a label; expected items (x, y).")
+            if fields.weight is not None:
+                weight = fields.weight.to(device, self._input_format.loss_dtype)
+            y = self._encode(fields.y).to(device)
+        # The user's own collation may yield the same memory again.
+        is_own = not self._look.has_own_collation
+        return self._input_format.batch(fields.x, y, weight, is_own=is_own)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+        # torch notices a dead worker wherever the main thread is just then.
+        if error is not None and says_worker_died(error):
+            raise dead_worker(error) from error
+
+
+def _of_min_rows(batches: Iterator[Fields], min_rows: int) -> Iterator[Fields]:
+    """Yield batches; one with fewer rows than `min_rows` joins the one beside it."""
+    if min_rows == 1:
+        yield from batches
+        return
+    held: Fields | None = None
+    for fields in batches:
+        if held is not None and min(held.n_rows, fields.n_rows) < min_rows:
+            held = held.joined(fields)
+            continue
+        if held is not None:
+            yield held
+        held = fields
+    if held is not None:
+        yield held
+
+
+def labels_to_targets(targets: Encoder | None, encode: Encoder | None) -> Encoder | None:
+    """Chain labels to codes to targets; None where the labels are left out."""
+    if targets is None or encode is None:
+        return None
+    return lambda labels: targets(encode(labels))

@@ -1,0 +1,102 @@
+"""The look of the rows of training, which later rows have to match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from easyclf.data.frame_encoder import FrameEncoder
+from easyclf.nested import Shapes
+
+# An array or a sparse matrix, as scikit-learn gives it back: neither it nor SciPy has types.
+Checked: TypeAlias = Any
+
+
+class RowSchema(NamedTuple):
+    """The look of a row.
+
+    Attributes
+    ----------
+    shape : tuple of int, or dict or tuple of them
+        The shape of a row, or of a row of each input.
+    is_fixed : bool
+        Whether all rows have that shape. Rows that the user's `collate_fn` pads batch by batch
+        have not.
+    frame_encoder : FrameEncoder or None
+        How categories and gaps became numbers.
+    """
+
+    shape: Shapes
+    is_fixed: bool = True
+    frame_encoder: FrameEncoder | None = None
+
+    def refuse_other(self, schema: RowSchema, estimator_name: str) -> None:
+        """Refuse rows of another shape.
+
+        Raises
+        ------
+        ValueError
+            If the rows of `schema` have other inputs, or another shape, than these.
+        """
+        if _input_names(schema.shape) != _input_names(self.shape):
+            raise ValueError(
+                f"X has the inputs {_input_names(schema.shape) or 'of one array'}, but "
+                f"{estimator_name} is expecting "
+                f"{_input_names(self.shape) or 'those of one array'}, as in `fit`."
+            )
+        if schema.is_fixed and self.is_fixed and schema.shape != self.shape:
+            raise ValueError(
+                f"X has rows of shape {schema.shape}, but {estimator_name} is expecting rows of "
+                f"shape {self.shape}, as in `fit`."
+            )
+
+
+def _input_names(shape: Shapes) -> list[str] | list[int] | None:
+    """The names or places of several inputs; None for one input."""
+    if isinstance(shape, dict):
+        return sorted(shape)
+    is_several = bool(shape) and isinstance(shape[0], tuple)
+    return list(range(len(shape))) if is_several else None
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """Everything that the reading of one `X` depends on.
+
+    Parameters
+    ----------
+    estimator : BaseEstimator
+        `n_features_in_` and `feature_names_in_` are set on it in training, and compared later.
+    dtype : torch.dtype
+        The dtype of numbers in training; larger values are refused.
+    loader_options : mapping
+        The user's `loader__*`, without the prefix.
+    schema : RowSchema or None
+        That of the training; None while the rows of the training are read.
+    encodes_frames : bool
+        Whether categories and gaps in frames become numbers.
+    sample_weight : array-like or None
+        The weights as given: rows of weight 0 teach a FrameEncoder nothing.
+    """
+
+    estimator: BaseEstimator
+    dtype: torch.dtype
+    loader_options: Mapping[str, Any]
+    schema: RowSchema | None
+    encodes_frames: bool
+    sample_weight: ArrayLike | None = None
+
+    @property
+    def is_training(self) -> bool:
+        """Whether these rows say what later ones have to look like."""
+        return self.schema is None
+
+    def check(self, X: object, **settings: bool | str) -> Checked:
+        """Check X as scikit-learn does, its width and its names included, and give it back."""
+        return validate_data(self.estimator, X=X, reset=self.is_training, **settings)

@@ -1,0 +1,70 @@
+"""Processes that read ahead: how they end, and what is said when one dies."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any, cast
+
+from torch.utils.data import DataLoader
+
+# The beginnings of torch's messages: of an error that a dataset raised in a worker, and of the
+# error for a worker that died. tests/data/test_workers.py compares them with torch's.
+_PASSED_ON = "Caught"
+_WORKER_DIED = "DataLoader worker (pid"
+
+
+def iterate(loader: DataLoader[Any]) -> Generator[Any]:
+    """Yield the batches of a loader; its processes end with that, unless it is to keep them.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker died, with what to do about it.
+    """
+    iterator = iter(loader)
+    try:
+        yield from iterator
+    except (EOFError, ConnectionError) as error:
+        if not getattr(loader, "num_workers", 0) or str(error).startswith(_PASSED_ON):
+            raise
+        raise dead_worker(error) from error
+    except RuntimeError as error:
+        if not says_worker_died(error):
+            raise
+        raise dead_worker(error) from error
+    finally:
+        if hasattr(iterator, "_shutdown_workers") and not loader.persistent_workers:
+            shut_down(iterator)
+
+
+def says_worker_died(error: BaseException) -> bool:
+    """Whether torch raised it for a worker that died; it does so wherever the main thread is."""
+    return isinstance(error, RuntimeError) and str(error).startswith(_WORKER_DIED)
+
+
+def dead_worker(error: BaseException) -> RuntimeError:
+    """Make the error that says what to do about a worker that died."""
+    return RuntimeError(
+        f"A DataLoader worker died ({error or type(error).__name__}), often for lack of memory; "
+        "use fewer of them, or none: `loader__num_workers=0`, or num_workers=0 of your own loader."
+    )
+
+
+def shut_down(iterator: Iterator[object]) -> None:
+    """End the workers of a loader's iterator, also if torch reports there that one has died."""
+    end = cast(Any, iterator)._shutdown_workers
+    try:
+        end()
+    except RuntimeError as error:
+        if not says_worker_died(error):
+            raise
+        # The first call may have been cut short; a second one after a whole one does nothing.
+        end()
+
+
+def end_kept_workers(loader: DataLoader[Any]) -> None:
+    """End the workers that a loader keeps from one epoch to the next."""
+    iterator = getattr(loader, "_iterator", None)
+    if iterator is not None:
+        shut_down(iterator)
+        loader._iterator = None

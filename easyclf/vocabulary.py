@@ -1,0 +1,133 @@
+"""Foreign words: what Keras, skorch, Lightning and scikit-learn call it, and what to type here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def _by_word(words_of: Mapping[str, str]) -> dict[str, str]:
+    return {word: meaning for meaning, words in words_of.items() for word in words.split()}
+
+
+# What to type stands in backquotes; a sentence where there is nothing of the kind. The guide
+# (docs/guide/coming_from.md) shows the same tables.
+FOREIGN_PARAMETERS = _by_word(
+    {
+        "`lr`": "learning_rate learning_rate_init eta0 base_lr",
+        "`epochs`": "max_epochs max_iter n_epochs num_epochs nb_epoch n_iter iterations",
+        "`optimizer`": "solver optim optimiser",
+        "`loss`": "criterion loss_fn loss_func loss_function objective",
+        "`optimizer__weight_decay`": "weight_decay alpha l2 penalty C",
+        "`optimizer__momentum`": "momentum",
+        "`optimizer__nesterov`": "nesterov nesterovs_momentum",
+        "`optimizer__betas`": "betas",
+        "`module`": "model net network estimator build_fn model_fn",
+        "`module__hidden`": "hidden hidden_layer_sizes hidden_units hidden_size hidden_layers",
+        "`module__dropout`": "dropout dropout_rate",
+        "`module__activation`": "activation",
+        "`callbacks=[EarlyStopping(patience=...)]`": (
+            "early_stopping patience n_iter_no_change restore_best_weights monitor"
+        ),
+        '`callbacks=[EarlyStopping("loss", min_delta=...)]`': "tol min_delta",
+        "`validation_split`": "validation_fraction validation_size val_split train_split test_size",
+        "`fit(X, y, validation_data=(X_val, y_val))`": (
+            "validation_data val_data eval_set valid_data X_val y_val"
+        ),
+        "`fit(X, y, sample_weight=...)`": "sample_weight sample_weights",
+        "`batch_size`": "batch batchsize minibatch_size mini_batch_size max_batch_size",
+        "`clip_grad_norm`": (
+            "gradient_clip_val gradient_clip_value gradient_clipping grad_clip clip_norm clipnorm "
+            "global_clipnorm max_grad_norm"
+        ),
+        "`accumulate`": (
+            "accumulate_grad_batches gradient_accumulation gradient_accumulation_steps"
+        ),
+        "`random_state`": "seed random_seed manual_seed",
+        "`device`": "gpu gpus cuda use_cuda use_gpu accelerator",
+        "`precision`": "mixed_precision amp dtype fp16 bf16",
+        "`compile`": "jit jit_compile torch_compile",
+        "`class_weight`": "class_weights",
+        "`classes`": "n_classes num_classes",
+        "`preprocess`": "transform transforms",
+        "`augment`": "augmentation augmentations data_augmentation",
+        "`freeze`": "trainable frozen",
+        "`verbose`": "verbosity",
+        "`callbacks`": "callback",
+        "`loader__num_workers`": "num_workers workers",
+        "`loader__pin_memory`": "pin_memory",
+        "`loader__collate_fn`": "collate_fn",
+        "`sklearn.model_selection.FixedThresholdClassifier`": "threshold",
+        "a schedule is a callback that sets the `lr` of `state.optimizer.param_groups`.": (
+            "scheduler lr_scheduler lr_schedule learning_rate_schedule schedule"
+        ),
+        "loss and accuracy are always measured, others by `sklearn.metrics` from `predict`.": (
+            "metrics metric scoring scorer"
+        ),
+        "torch computes with all cores; `torch.set_num_threads(n)` says with how many.": (
+            "n_jobs num_threads n_threads"
+        ),
+    }
+)
+# Prefixes of forwarded parameters.
+FOREIGN_PREFIXES = _by_word(
+    {
+        "loss": "criterion",
+        "loader": "iterator_train iterator_valid dataloader",
+        "module": "model net network",
+        "optimizer": "solver optim",
+    }
+)
+# Names of losses, in lower case.
+FOREIGN_LOSSES = _by_word(
+    {
+        "`cross_entropy`": (
+            "categorical_crossentropy sparse_categorical_crossentropy crossentropyloss "
+            "cross_entropy_loss crossentropy cross-entropy softmax log_loss logloss log ce"
+        ),
+        "`bce` (after a sigmoid) or `bce_with_logits` (without one)": (
+            "binary_crossentropy binary_cross_entropy bceloss"
+        ),
+        "`bce_with_logits`": "bcewithlogitsloss binary_cross_entropy_with_logits bce_logits",
+        "`nll`": "nllloss nll_loss negative_log_likelihood",
+        "`torch.nn.MultiMarginLoss()`": "hinge squared_hinge categorical_hinge multi_margin",
+        "it is a function `(output, target)` of yours that gives a value for each row.": (
+            "focal focal_loss mse mean_squared_error kld kl_divergence"
+        ),
+    }
+)
+# Names of devices, in lower case.
+FOREIGN_DEVICES = _by_word({"`auto`, which finds the fastest": "gpu accelerator best"})
+# Quantities of the history.
+FOREIGN_QUANTITIES = _by_word(
+    {
+        "`loss`": "train_loss training_loss",
+        "`accuracy`": "acc train_acc train_accuracy training_accuracy",
+        "`val_loss`": "valid_loss validation_loss test_loss dev_loss eval_loss",
+        "`val_accuracy`": (
+            "val_acc valid_acc valid_accuracy validation_accuracy validation_acc test_accuracy"
+        ),
+        "`lr`": "learning_rate",
+        "`seconds`": "dur time duration",
+    }
+)
+# Hooks of callbacks.
+FOREIGN_HOOKS = _by_word(
+    {
+        "`on_train_begin`": "on_train_start on_fit_start on_fit_begin on_training_begin",
+        "`on_train_end`": "on_fit_end on_training_end",
+        "`on_epoch_begin`": "on_epoch_start on_train_epoch_start on_train_epoch_begin",
+        "`on_epoch_end`": (
+            "on_train_epoch_end on_validation_end on_validation_epoch_end on_test_end "
+            "on_evaluate_end"
+        ),
+        "`on_batch_begin`": (
+            "on_batch_start on_train_batch_begin on_train_batch_start on_step_begin"
+        ),
+        "`on_batch_end`": "on_train_batch_end on_step_end on_grad_computed",
+        "validation and prediction have no hooks of their own; `on_epoch_end` has their figures.": (
+            "on_test_begin on_test_batch_begin on_test_batch_end on_predict_begin on_predict_end "
+            "on_predict_batch_begin on_predict_batch_end on_validation_start "
+            "on_validation_batch_end on_validation_batch_start"
+        ),
+    }
+)

@@ -1,0 +1,102 @@
+"""Streams: rows that come one after the other."""
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import get_worker_info as worker
+
+from easyclf import Estimator
+from small_dataset import LABELS, ROWS, SETTINGS, Kind, fit, network, weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+class Stream(IterableDataset):
+    """The same rows, one after the other."""
+
+    def __init__(self, n_rows=60, shares=False):
+        self.n_rows, self.shares = n_rows, shares
+
+    def __iter__(self):
+        for row in range(self.n_rows):
+            if not (self.shares and worker() and row % worker().num_workers != worker().id):
+                yield torch.from_numpy(ROWS[row]), int(LABELS[row])
+
+
+class TestStreams:
+    def test_a_stream_is_trained_on_in_its_order(self):
+        assert weights(fit(Stream())) == weights(fit(Kind(), shuffle=False))
+
+    def test_with_classes_it_is_not_read_before_training(self):
+        begun = []
+
+        class Counted(Stream):
+            def __iter__(self):
+                begun.append(1)
+                return super().__iter__()
+
+        fit(Counted(), classes=[0, 1])
+        with_classes = len(begun)
+        fit(Counted())
+
+        assert len(begun) - with_classes == with_classes + 1
+
+    @pytest.mark.parametrize("verbose", [0, 1, 2])
+    def test_its_length_need_not_be_known(self, verbose):
+        clf = Estimator(network(), classes=[0, 1], verbose=verbose, **SETTINGS)
+        clf.fit(Stream(), validation_data=Stream(20))
+
+        assert clf.predict(Stream()).shape == (60,)
+        assert clf.evaluate(Stream())["accuracy"] == clf.score(Kind())
+
+    def test_a_loader_of_a_stream(self):
+        assert weights(fit(DataLoader(Stream(), 16))) == weights(fit(Stream()))
+
+    def test_shares_of_workers_are_one_epoch(self):
+        assert fit(Stream(shares=True), loader__num_workers=2).score(Kind()) > 0.5
+
+    @pytest.mark.parametrize(
+        ("X", "parameters", "words"),
+        [
+            (Stream(), {"loader__num_workers": 2}, "2 workers begin with the same.*get_worker"),
+            (Stream(), {"loader__num_workers": 2, "classes": [0, 1]}, "begin with the same rows"),
+            (DataLoader(Stream(), 16, num_workers=2), {}, "2 workers begin with the same rows"),
+            (Stream(0), {"classes": [0, 1]}, "0 rows"),
+            (Stream(0), {}, "0 rows"),
+            (Stream(), {"batch_size": -1, "classes": [0, 1]}, "does not say how many"),
+            (Stream(), {"validation_split": 0.2}, "cannot be split"),
+            (Stream(), {"cache": True}, "rows come as it pleases"),
+            (Stream(), {"classes": [0, 7]}, r"not among the training classes: \[1\]"),
+        ],
+    )
+    def test_streams_that_cannot_be_right_are_refused(self, X, parameters, words):
+        with pytest.raises(ValueError, match=words):
+            fit(X, **parameters)
+
+    def test_a_stream_that_ends_earlier_in_another_epoch_is_refused(self):
+        class Shrinking(Stream):
+            def __iter__(self):
+                self.n_rows -= 1
+                return super().__iter__()
+
+        with pytest.raises(ValueError, match=r"yielded \d\d rows in this epoch and \d\d before"):
+            fit(Shrinking(), classes=[0, 1])
+
+    def test_workers_that_all_yield_everything_are_noticed_in_prediction_too(self):
+        clf = fit(Kind())
+
+        with pytest.raises(ValueError, match="begin with the same rows"):
+            clf.predict(DataLoader(Stream(), 16, num_workers=2))
+
+    def test_workers_with_rows_that_are_equal_by_chance_are_none_that_yield_everything(self):
+        class Zeros(Stream):
+            def __iter__(self):
+                for x, y in super().__iter__():
+                    yield torch.zeros_like(x), y
+
+        stream = Zeros(shares=True)
+
+        assert fit(stream, loader__num_workers=2, classes=[0, 1], batch_size=4).history_
+
+    def test_a_loader_may_drop_the_last_rows_of_a_stream(self):
+        assert fit(DataLoader(Stream(), 16, drop_last=True)).score(Kind()) > 0.5
