@@ -4,7 +4,7 @@ import importlib
 
 import pytest
 
-from tape.misleading.program import Log, difference, figures
+from tape.misleading.program import LONG, Log, difference, figures
 
 CAUSES = (
     "values_read",
@@ -41,7 +41,8 @@ def test_an_honest_program_is_played_from_a_tape(name):
     log = assert_the_same(HONEST[name])
 
     assert log.is_trained_from_a_tape, log.lines
-    assert log.is_evaluated_from_a_tape, log.lines
+    if HONEST[name].settings == LONG:
+        assert log.is_evaluated_from_a_tape, log.lines
     assert not [line for line in log.lines if "as it is" in line]
 
 

@@ -6,9 +6,9 @@ from torch import nn
 
 from easyclf import LambdaCallback
 from tape.misleading.changes_unannounced import Late
-from tape.misleading.program import IMAGES, STEPS, Net, Programs, net, run
+from tape.misleading.program import IMAGES, LONG, STEPS, Net, Programs, net, run
 
-PROGRAMS = Programs("H")
+PROGRAMS = Programs("H", **LONG)
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 

@@ -36,7 +36,7 @@ def changed_late(change, optimizer=torch.optim.Adam, **settings):
     return run(plain(), optimizer=factory, augment=augment, **{"lr": 0.02, **settings})
 
 
-def at_epoch(change, epoch=50, hook="on_epoch_begin"):
+def at_epoch(change, epoch=6, hook="on_epoch_begin"):
     return LambdaCallback(**{hook: lambda state: change(state) if state.epoch == epoch else None})
 
 

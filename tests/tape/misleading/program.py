@@ -12,17 +12,18 @@ from torch import nn
 
 from easyclf import Estimator
 
-# 16 rows in steps of 8: two steps and a validation in an epoch, so that 72 epochs are enough for
-# a tape of either, which takes 5 + 64 batches of one shape.
+# A tape takes 5 + 64 batches of one shape: 9 epochs of 8 steps are enough for one of the training,
+# 70 epochs of a step and a validation for one of each.
+SHORT: dict[str, Any] = {"batch_size": 8, "epochs": 9}
+LONG: dict[str, Any] = {"batch_size": -1, "epochs": 70}
 _RNG = np.random.default_rng(0)
-LABELS = np.arange(16) % 3
-TABLE = _RNG.normal(size=(16, 4)) + 0.5 * np.eye(3, 4)[LABELS]
-STEPS = _RNG.normal(size=(16, 3, 4)) + 0.5 * np.eye(3, 4)[LABELS][:, None]
-IMAGES = _RNG.normal(size=(16, 1, 4, 4)) + 0.5 * LABELS[:, None, None, None]
-TOKENS = _RNG.integers(0, 7, size=(16, 3))
+LABELS = np.arange(64) % 3
+TABLE = _RNG.normal(size=(64, 4)) + 0.5 * np.eye(3, 4)[LABELS]
+STEPS = _RNG.normal(size=(64, 3, 4)) + 0.5 * np.eye(3, 4)[LABELS][:, None]
+IMAGES = _RNG.normal(size=(64, 1, 4, 4)) + 0.5 * LABELS[:, None, None, None]
+TOKENS = _RNG.integers(0, 7, size=(64, 3))
 SETTINGS: dict[str, Any] = {
-    "batch_size": 8,
-    "epochs": 72,
+    **SHORT,
     "lr": 0.02,
     # Adam takes steps of a gradient that is nothing but rounding; the less the larger its epsilon.
     "optimizer__eps": 1e-3,
@@ -55,13 +56,14 @@ class Program:
 
     name: str
     make: Callable[[], Any]
+    settings: dict[str, Any]
 
     def fit(self, mode):
         """Fit with `compile=mode`, from weights that are the same each time."""
         torch.manual_seed(0)
         made = self.make()
         made = made if isinstance(made, Run) else Run(made)
-        settings = {**SETTINGS, **made.settings}
+        settings = {**SETTINGS, **self.settings, **made.settings}
         if not (isinstance(settings.get("optimizer", "adam"), str) and _has_eps(settings)):
             settings.pop("optimizer__eps")
         module = made.module
@@ -86,10 +88,12 @@ class Programs:
     ----------
     cause : str
         The letter of the cause.
+    **settings
+        Parameters of the estimator for all of them.
     """
 
-    def __init__(self, cause):
-        self.cause = cause
+    def __init__(self, cause, **settings):
+        self.cause, self.settings = cause, settings
         self.misleading: dict[str, Program] = {}
         self.honest: dict[str, Program] = {}
 
@@ -105,7 +109,7 @@ class Programs:
         name = f"{self.cause}: {make.__name__.replace('_', ' ')}"
         if name in self.misleading or name in self.honest:
             raise ValueError(f"There are two programs called {name!r}.")
-        programs[name] = Program(name, make)
+        programs[name] = Program(name, make, self.settings)
         return make
 
 

@@ -37,8 +37,8 @@ def at(epoch, change, hook="on_epoch_begin"):
 
 
 def changed_later(module, change, **settings):
-    """A run in which `change()` happens before the 60th epoch, and nobody is told."""
-    return run(module, callbacks=[at(60, lambda state: change())], **settings)
+    """A run in which `change()` happens before the 6th epoch, and nobody is told."""
+    return run(module, callbacks=[at(6, lambda state: change())], **settings)
 
 
 # Classes and functions.
@@ -240,7 +240,7 @@ def a_global_number():
         SCALE = value
 
     callbacks = [
-        at(60, lambda state: change(2.0)),
+        at(6, lambda state: change(2.0)),
         LambdaCallback(close=lambda state: change(1.0)),
     ]
     return run(net(lambda self, x: x * SCALE), callbacks=callbacks)
@@ -677,7 +677,7 @@ def an_environment_variable():
         os.environ["EASYCLF_TEST_SCALE"] = "2.0"
 
     callbacks = [
-        at(60, lambda state: change()),
+        at(6, lambda state: change()),
         LambdaCallback(close=lambda state: os.environ.pop("EASYCLF_TEST_SCALE", None)),
     ]
     return run(
@@ -689,7 +689,7 @@ def an_environment_variable():
 @mislead
 def a_context_variable():
     callbacks = [
-        at(60, lambda state: SPOKEN.set(2.0)),
+        at(6, lambda state: SPOKEN.set(2.0)),
         LambdaCallback(close=lambda state: SPOKEN.set(1.0)),
     ]
     return run(net(lambda self, x: x * SPOKEN.get()), callbacks=callbacks)

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tape.misleading.program import TABLE, TOKENS, Net, Programs, net, run
+from tape.misleading.program import LONG, SHORT, TABLE, TOKENS, Net, Programs, net, run
 
-PROGRAMS = Programs("A")
+PROGRAMS = Programs("A", **LONG)
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 
@@ -52,7 +52,7 @@ def float_tensor_of_the_targets_loss():
         share = torch.FloatTensor([(y == code).sum() for code in range(3)]) + 1
         return F.cross_entropy(out, y, weight=share.to(out.dtype))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -319,7 +319,7 @@ def a_loss_weighted_by_the_counts_of_its_batch():
         counts = torch.tensor([int((y == code).sum()) for code in range(3)]).to(out.dtype)
         return F.cross_entropy(out, y, weight=1 / (1 + counts))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -328,7 +328,7 @@ def a_loss_weighted_by_tensors_of_counts():
         counts = torch.tensor([(y == code).sum() for code in range(3)], dtype=out.dtype)
         return F.cross_entropy(out, y, weight=1 / (1 + counts))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -338,7 +338,7 @@ def a_loss_weighted_by_a_counter():
         weight = torch.tensor([1.0 / (1 + counts[code]) for code in range(3)], dtype=out.dtype)
         return F.cross_entropy(out, y, weight=weight)
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -346,7 +346,7 @@ def a_loss_that_counts_by_bincount():
     def loss(out, y):
         return F.cross_entropy(out, y, weight=1 / (1 + torch.bincount(y, minlength=3).to(out)))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -355,7 +355,7 @@ def a_loss_of_the_hard_rows():
         losses = F.cross_entropy(out, y, reduction="none")
         return losses[losses > losses.mean()].mean()
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -364,7 +364,7 @@ def a_loss_that_changes_where_it_is_small():
         value = F.cross_entropy(out, y)
         return value if value > 1.0 else value**2
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -387,7 +387,7 @@ def centers_kept_of_each_class_found():
             value = value + 0.1 * (rows - rows.mean(0)).square().mean()
         return value
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
