@@ -25,8 +25,6 @@ TOKENS = _RNG.integers(0, 7, size=(64, 3))
 SETTINGS: dict[str, Any] = {
     **SHORT,
     "lr": 0.02,
-    # Adam takes steps of a gradient that is nothing but rounding; the less the larger its epsilon.
-    "optimizer__eps": 1e-3,
     "precision": "float64",
     "random_state": 0,
     "verbose": 0,
@@ -58,27 +56,37 @@ class Program:
     make: Callable[[], Any]
     settings: dict[str, Any]
 
-    def fit(self, mode):
-        """Fit with `compile=mode`, from weights that are the same each time."""
+    def fit(self, mode, perturbation=0.0):
+        """Fit with `compile=mode`, from weights that are the same each time.
+
+        `perturbation` is the relative size of a change of the weights before the fit.
+        """
         torch.manual_seed(0)
         made = self.make()
         made = made if isinstance(made, Run) else Run(made)
         settings = {**SETTINGS, **self.settings, **made.settings}
-        if not (isinstance(settings.get("optimizer", "adam"), str) and _has_eps(settings)):
-            settings.pop("optimizer__eps")
+        if settings.get("optimizer", "adam") in ("adam", "adamw", "rmsprop", "nadam"):
+            # Steps of a gradient that is nothing but rounding are small where epsilon is large.
+            settings.setdefault("optimizer__eps", 1e-3)
         module = made.module
-        # A template would be copied: a program has the module itself in its hands.
-        factory = (lambda: module) if isinstance(module, nn.Module) else module
-        clf = Estimator(factory, compile=mode, **settings)
+        if perturbation:
+            perturb(module, perturbation)
         validation = (made.X, made.y) if isinstance(made.validation, str) else made.validation
+        # A template would be copied: a program has the module itself in its hands.
+        clf = Estimator(lambda: module, compile=mode, **settings)
         with warnings.catch_warnings():
             # A fit may begin again without tapes, and says so.
             warnings.simplefilter("ignore")
             return clf.fit(made.X, made.y, made.weight, validation_data=validation)
 
 
-def _has_eps(settings):
-    return settings.get("optimizer", "adam").lower() in ("adam", "adamw", "rmsprop", "nadam")
+@torch.no_grad()
+def perturb(module, size):
+    """Change the weights of a module by about this share of each, in float64."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.double().parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.mul_(1 + size * noise)
 
 
 class Programs:
