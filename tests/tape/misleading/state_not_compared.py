@@ -1,8 +1,10 @@
 """D: programs that read something which changes, and is not compared."""
 
+import argparse
 import contextvars
 import dataclasses
 import itertools
+import math
 import os
 import random
 import sys
@@ -514,6 +516,24 @@ def a_frozen_dataclass():
 @play
 def a_namespace_of_numbers():
     return net(lambda self, x: x * self.config.scale, config=types.SimpleNamespace(scale=2.0))
+
+
+@play
+def an_argparse_namespace():
+    return net(lambda self, x: x * self.config.scale, config=argparse.Namespace(scale=2.0))
+
+
+@play
+def an_array_that_is_only_read():
+    return net(lambda self, x: x * float(self.scales[1]), scales=np.linspace(0.5, 1.5, 6))
+
+
+@play
+def roots_of_plain_numbers():
+    def between(self, x):
+        return x / math.sqrt(self.width) * np.sqrt(self.width)
+
+    return net(between, width=6)
 
 
 @play

@@ -460,6 +460,11 @@ def a_loss_of_one_hot_targets():
 
 
 @play
+def a_loss_of_one_class_against_the_rest():
+    return run(net(lambda self, x: x), loss="bce_with_logits")
+
+
+@play
 def a_focal_loss():
     def loss(out, y):
         losses = F.cross_entropy(out, y, reduction="none")
