@@ -20,8 +20,15 @@ def random_program(seed):
 def describe(run):
     """The parts of a program, in a line."""
     layers = [type(layer).__name__ for layer in run.module.modules() if layer is not run.module]
-    callbacks = [type(callback).__name__ for callback in run.settings["callbacks"]]
-    settings = {name: value for name, value in run.settings.items() if name != "callbacks"}
+    callbacks = [
+        callback.change.__name__ if isinstance(callback, At) else type(callback).__name__
+        for callback in run.settings["callbacks"]
+    ]
+    settings = {
+        name: " ".join(str(value).split())
+        for name, value in run.settings.items()
+        if name != "callbacks"
+    }
     return f"{layers}, {settings}, {callbacks}, weighted: {run.weight is not None}"
 
 
@@ -381,11 +388,15 @@ class SchedulePerStep(Schedule):
         self.schedule.step()
 
 
-def at(epoch, change):
-    """A callback that changes the module before an epoch."""
-    return LambdaCallback(
-        on_epoch_begin=lambda state: change(state) if state.epoch == epoch else None
-    )
+class At(Callback):
+    """It changes something before an epoch."""
+
+    def __init__(self, epoch, change):
+        self.epoch, self.change = epoch, change
+
+    def on_epoch_begin(self, state):
+        if state.epoch == self.epoch:
+            self.change(state)
 
 
 def more_dropout(state):
@@ -429,7 +440,7 @@ def _callbacks(rng):
         lambda: Schedule(is_of_steps=False),
         lambda: SchedulePerStep(is_of_steps=True),
         *(
-            lambda change=change: at(rng.choice((2, 4, 6)), change)
+            lambda change=change: At(rng.choice((2, 4, 6)), change)
             for change in (more_dropout, smaller_weights, freeze_first, new_data, assign, forget)
         ),
     )

@@ -23,7 +23,6 @@ PROGRAMS = Programs("D")
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 CLOCK = {"now": 0}
-COUNT = itertools.count()
 SCALE = 1.0
 SPOKEN = contextvars.ContextVar("spoken", default=1.0)
 LOCAL = threading.local()

@@ -56,8 +56,12 @@ def float_tensor_of_the_targets_loss():
 
 
 @mislead
-def the_length_of_its_text():
-    return net(lambda self, x: x * (1 + len(str(x.detach().mean())) % 3))
+def the_number_in_its_text():
+    def between(self, x):
+        text = str(x.detach().mean())
+        return x * (1 + float(text.split("(")[1].split(",")[0]))
+
+    return net(between)
 
 
 @mislead
@@ -146,7 +150,7 @@ def tensor_split_by_a_tensor():
         left, right = x.tensor_split(place, dim=1)
         return torch.cat([2 * left, right], 1)
 
-    return net(between)
+    return run(net(between), **SHORT)
 
 
 @mislead
@@ -177,6 +181,11 @@ def any_in_python():
 @mislead
 def the_larger_of_two_rows_in_python():
     return net(lambda self, x: x + max(x[0, 0], x[1, 0]))
+
+
+@mislead
+def the_median_of_python():
+    return net(lambda self, x: x + sorted(x[:, 0])[len(x) // 2])
 
 
 @mislead
