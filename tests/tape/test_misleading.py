@@ -4,20 +4,23 @@ import importlib
 
 import pytest
 
-from tape.misleading.program import Log, difference, figures
+from tape.misleading.program import LONG, Log, difference, figures
 
-CAUSES = (
+FILES = (
     "values_read",
     "rewriting",
     "code_not_read",
+    "code_elsewhere",
     "state_not_compared",
+    "state_in_values",
     "changes_unannounced",
     "optimizers",
+    "optimizer_groups",
     "hooks",
     "modes",
     "names_of_inputs",
 )
-FAMILIES = [importlib.import_module(f"tape.misleading.{cause}").PROGRAMS for cause in CAUSES]
+FAMILIES = [importlib.import_module(f"tape.misleading.{file}").PROGRAMS for file in FILES]
 MISLEADING = {name: program for family in FAMILIES for name, program in family.misleading.items()}
 HONEST = {name: program for family in FAMILIES for name, program in family.honest.items()}
 
@@ -41,11 +44,14 @@ def test_an_honest_program_is_played_from_a_tape(name):
     log = assert_the_same(HONEST[name])
 
     assert log.is_trained_from_a_tape, log.lines
-    assert log.is_evaluated_from_a_tape, log.lines
+    if HONEST[name].settings == LONG:
+        assert log.is_evaluated_from_a_tape, log.lines
     assert not [line for line in log.lines if "as it is" in line]
 
 
 def test_every_cause_has_programs_of_both_kinds():
+    for cause in "ABCDEFGHI":
+        assert sum(name.startswith(f"{cause}: ") for name in MISLEADING) >= 15
+        assert sum(name.startswith(f"{cause}: ") for name in HONEST) >= 5
     assert len(MISLEADING) >= 150
     assert len(HONEST) >= 60
-    assert all(len(family.misleading) >= 6 and family.honest for family in FAMILIES)

@@ -16,7 +16,7 @@ PROGRAMS = Programs("E")
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 # Calls of a transform before a change: later than a tape is made, within an epoch.
-LATE = 101
+LATE = 45
 
 
 class Late:
@@ -190,7 +190,7 @@ def augment_that_seeds_torch():
 @mislead
 def preprocess_changes_an_attribute():
     made = scaled()
-    return run(made, preprocess=Late(lambda: setattr(made, "scale", 2.0), call=8))
+    return run(made, preprocess=Late(lambda: setattr(made, "scale", 2.0)))
 
 
 @mislead
@@ -291,7 +291,7 @@ def a_stream_changes_an_attribute():
 @mislead
 def a_validation_set_changes_an_attribute():
     made = scaled()
-    rows = Rows(lambda: setattr(made, "scale", 2.0), call=60 * 16)
+    rows = Rows(lambda: setattr(made, "scale", 2.0), call=6 * 64)
     return run(made, validation=rows)
 
 
@@ -346,7 +346,7 @@ def the_optimizer_replaced_before_an_epoch():
     def change(made, state):
         state.optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
 
-    return by_callback(change, on_epoch_begin=100)
+    return by_callback(change, on_epoch_begin=48)
 
 
 @mislead
@@ -354,7 +354,7 @@ def the_optimizer_replaced_by_one_of_fewer_weights():
     def change(made, state):
         state.optimizer = torch.optim.Adam(made.last.parameters(), lr=0.1)
 
-    return by_callback(change, on_epoch_begin=100)
+    return by_callback(change, on_epoch_begin=48)
 
 
 @mislead
@@ -379,7 +379,7 @@ def forward_wrapped_before_an_epoch():
         original = state.forward
         state.forward = lambda *inputs: original(*inputs) * 2
 
-    return by_callback(wrap, on_epoch_begin=100)
+    return by_callback(wrap, on_epoch_begin=48)
 
 
 @mislead
@@ -388,7 +388,7 @@ def the_loss_replaced_before_an_epoch():
         state.head = copy.copy(state.head)
         state.head.losses = lambda out, y, original=state.head.losses: 2 * original(out, y)
 
-    return by_callback(change, on_epoch_begin=100)
+    return by_callback(change, on_epoch_begin=48)
 
 
 @mislead
@@ -396,7 +396,7 @@ def the_module_replaced_in_the_state():
     def change(made, state):
         state.module.forward = functools.partial(lambda old, x: 2 * old(x), state.module.forward)
 
-    return by_callback(change, on_epoch_begin=100)
+    return by_callback(change, on_epoch_begin=48)
 
 
 class Passive(Callback):
@@ -409,7 +409,7 @@ class Passive(Callback):
         self.change = change
 
     def on_epoch_begin(self, state):
-        if state.step == 100:
+        if state.step == 48:
             self.change(state)
 
 
@@ -456,7 +456,7 @@ def a_moving_average_of_weights_that_is_swapped_in():
                     self.average[name].lerp_(value, 0.1)
 
         def on_epoch_end(self, state):
-            if state.epoch == 60:
+            if state.epoch == 6:
                 state.module.load_state_dict(self.average)
 
     return run(scaled(), callbacks=[Average()])
@@ -471,7 +471,7 @@ def layers_unfrozen_before_an_epoch():
     made = scaled()
     callbacks = [
         LambdaCallback(
-            on_epoch_begin=lambda state: change(made, state) if state.epoch == 50 else None
+            on_epoch_begin=lambda state: change(made, state) if state.epoch == 6 else None
         )
     ]
     return run(made, callbacks=callbacks, freeze="middle.*")
@@ -484,7 +484,7 @@ def a_thread_between_epochs():
         thread.start()
         thread.join()
 
-    return by_callback(change, on_epoch_end=100)
+    return by_callback(change, on_epoch_end=48)
 
 
 @mislead
@@ -496,7 +496,7 @@ def a_layer_that_is_shared_from_some_epoch_on():
     made.last = nn.Linear(6, 6)
     callbacks = [
         LambdaCallback(
-            on_epoch_begin=lambda state: change(made, state) if state.epoch == 50 else None
+            on_epoch_begin=lambda state: change(made, state) if state.epoch == 6 else None
         )
     ]
     return run(made, y=LABELS + LABELS // 2, callbacks=callbacks)

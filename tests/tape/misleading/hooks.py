@@ -41,7 +41,7 @@ def at_start(register, **settings):
     )
 
 
-def at_epoch(register, epoch=50, **settings):
+def at_epoch(register, epoch=6, **settings):
     """A run in which `register(module)` is called before a later epoch."""
     hook = LambdaCallback(
         on_epoch_begin=lambda state: register(state.module) if state.epoch == epoch else None
@@ -188,7 +188,7 @@ def a_hook_for_all_modules_from_some_epoch_on():
         def __exit__(self, *error):
             self.handle.remove()
 
-    return run(plain(), callbacks=[Within(Handled, epoch=50)])
+    return run(plain(), callbacks=[Within(Handled, epoch=6)])
 
 
 @mislead
@@ -205,7 +205,7 @@ def a_backward_hook_for_all_modules():
         def __exit__(self, *error):
             self.handle.remove()
 
-    return run(plain(), callbacks=[Within(Handled, epoch=50)])
+    return run(plain(), callbacks=[Within(Handled, epoch=6)])
 
 
 @mislead
@@ -225,10 +225,10 @@ def a_hook_for_all_parameters_that_are_registered():
     made.register_buffer("scale", torch.ones(6))
 
     def again(state):
-        if state.epoch == 55:
+        if state.epoch == 7:
             state.module.register_buffer("scale", torch.ones(6, dtype=torch.float64))
 
-    callbacks = [Within(Handled, epoch=50), LambdaCallback(on_epoch_begin=again)]
+    callbacks = [Within(Handled, epoch=6), LambdaCallback(on_epoch_begin=again)]
     return run(made, callbacks=callbacks)
 
 
@@ -412,7 +412,7 @@ def saved_tensors_changed_from_some_epoch_on():
             lambda tensor: tensor,
         )
 
-    return run(plain(), callbacks=[Within(make, epoch=50)])
+    return run(plain(), callbacks=[Within(make, epoch=6)])
 
 
 @mislead
@@ -451,7 +451,7 @@ def a_mode_of_functions_from_some_epoch_on():
             result = function(*arguments, **(keywords or {}))
             return result * 0.5 if function is torch.tanh else result
 
-    return run(plain(), callbacks=[Within(Scaling, epoch=50)])
+    return run(plain(), callbacks=[Within(Scaling, epoch=6)])
 
 
 @mislead
@@ -461,7 +461,7 @@ def a_mode_of_operations_from_some_epoch_on():
             result = function(*arguments, **(keywords or {}))
             return result * 0.5 if function is torch.ops.aten.tanh.default else result
 
-    return run(plain(), callbacks=[Within(Scaling, epoch=50)])
+    return run(plain(), callbacks=[Within(Scaling, epoch=6)])
 
 
 @mislead
@@ -477,7 +477,7 @@ def a_default_dtype_from_some_epoch_on():
     def between(self, x):
         return x + torch.rand(6) * 0.1 if self.training else x
 
-    return run(net(between), callbacks=[Within(Single, epoch=50)])
+    return run(net(between), callbacks=[Within(Single, epoch=6)])
 
 
 @mislead
@@ -485,7 +485,7 @@ def autocast_from_some_epoch_on():
     def make():
         return torch.autocast("cpu", torch.bfloat16)
 
-    return run(plain(), precision="float32", callbacks=[Within(make, epoch=50)])
+    return run(plain(), precision="float32", callbacks=[Within(make, epoch=6)])
 
 
 @mislead

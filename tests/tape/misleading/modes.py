@@ -6,9 +6,9 @@ from torch import nn
 
 from easyclf import LambdaCallback
 from tape.misleading.changes_unannounced import Late
-from tape.misleading.program import IMAGES, STEPS, Net, Programs, net, run
+from tape.misleading.program import IMAGES, LONG, STEPS, Net, Programs, net, run
 
-PROGRAMS = Programs("H")
+PROGRAMS = Programs("H", **LONG)
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 
@@ -308,10 +308,10 @@ def a_layer_added_when_it_has_seen_enough():
         steps = 0
 
         def between(self, x):
-            self.steps += 1
-            if self.steps == 120:
+            self.steps += self.training
+            if self.steps == 40 and not hasattr(self, "more"):
                 self.more = nn.Linear(6, 6, dtype=x.dtype)
-            return self.more(x) if self.steps >= 120 else x
+            return self.more(x) if self.steps >= 40 else x
 
     return Own()
 

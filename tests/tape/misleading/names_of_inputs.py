@@ -12,7 +12,7 @@ mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 OTHER = np.roll(TABLE, 3, 0) * 0.5 - 0.2
 # Batches before something changes.
-LATE = 90
+LATE = 40
 
 
 class Joined(nn.Module):
@@ -139,7 +139,7 @@ def inputs_in_another_order_in_validation():
 
 @mislead
 def inputs_in_another_order_from_preprocess():
-    return run(Joined(), X=both(), preprocess=Late(turned, call=200))
+    return run(Joined(), X=both(), preprocess=Late(turned, call=45))
 
 
 @mislead
@@ -152,7 +152,7 @@ def a_key_that_counts_by_its_length():
     def change(x):
         return {"a": x["a"], "longer": x["b"]}
 
-    return run(Loose(), X=both(), preprocess=Late(change, call=200))
+    return run(Loose(), X=both(), preprocess=Late(change, call=45))
 
 
 @mislead
@@ -190,7 +190,7 @@ class Items(Dataset):
     def __getitem__(self, row):
         self.calls += 1
         names = ["a", "b"]
-        if self.turns and (self.calls // 16) % 3 == 2:
+        if self.turns and (self.calls // 64) % 3 == 2:
             names.reverse()
         values = {"a": torch.from_numpy(TABLE[row]), "b": torch.from_numpy(OTHER[row])}
         return {**{name: values[name] for name in names}, "y": int(LABELS[row])}

@@ -12,20 +12,19 @@ from torch import nn
 
 from easyclf import Estimator
 
-# 16 rows in steps of 8: two steps and a validation in an epoch, so that 72 epochs are enough for
-# a tape of either, which takes 5 + 64 batches of one shape.
+# A tape takes 5 + 64 batches of one shape: 9 epochs of 8 steps are enough for one of the training,
+# 70 epochs of a step and a validation for one of each.
+SHORT: dict[str, Any] = {"batch_size": 8, "epochs": 9}
+LONG: dict[str, Any] = {"batch_size": -1, "epochs": 70}
 _RNG = np.random.default_rng(0)
-LABELS = np.arange(16) % 3
-TABLE = _RNG.normal(size=(16, 4)) + 0.5 * np.eye(3, 4)[LABELS]
-STEPS = _RNG.normal(size=(16, 3, 4)) + 0.5 * np.eye(3, 4)[LABELS][:, None]
-IMAGES = _RNG.normal(size=(16, 1, 4, 4)) + 0.5 * LABELS[:, None, None, None]
-TOKENS = _RNG.integers(0, 7, size=(16, 3))
+LABELS = np.arange(64) % 3
+TABLE = _RNG.normal(size=(64, 4)) + 0.5 * np.eye(3, 4)[LABELS]
+STEPS = _RNG.normal(size=(64, 3, 4)) + 0.5 * np.eye(3, 4)[LABELS][:, None]
+IMAGES = _RNG.normal(size=(64, 1, 4, 4)) + 0.5 * LABELS[:, None, None, None]
+TOKENS = _RNG.integers(0, 7, size=(64, 3))
 SETTINGS: dict[str, Any] = {
-    "batch_size": 8,
-    "epochs": 72,
+    **SHORT,
     "lr": 0.02,
-    # Adam takes steps of a gradient that is nothing but rounding; the less the larger its epsilon.
-    "optimizer__eps": 1e-3,
     "precision": "float64",
     "random_state": 0,
     "verbose": 0,
@@ -55,28 +54,39 @@ class Program:
 
     name: str
     make: Callable[[], Any]
+    settings: dict[str, Any]
 
-    def fit(self, mode):
-        """Fit with `compile=mode`, from weights that are the same each time."""
+    def fit(self, mode, perturbation=0.0):
+        """Fit with `compile=mode`, from weights that are the same each time.
+
+        `perturbation` is the relative size of a change of the weights before the fit.
+        """
         torch.manual_seed(0)
         made = self.make()
         made = made if isinstance(made, Run) else Run(made)
-        settings = {**SETTINGS, **made.settings}
-        if not (isinstance(settings.get("optimizer", "adam"), str) and _has_eps(settings)):
-            settings.pop("optimizer__eps")
+        settings = {**SETTINGS, **self.settings, **made.settings}
+        if settings.get("optimizer", "adam") in ("adam", "adamw", "rmsprop", "nadam"):
+            # Steps of a gradient that is nothing but rounding are small where epsilon is large.
+            settings.setdefault("optimizer__eps", 1e-3)
         module = made.module
-        # A template would be copied: a program has the module itself in its hands.
-        factory = (lambda: module) if isinstance(module, nn.Module) else module
-        clf = Estimator(factory, compile=mode, **settings)
+        if perturbation:
+            perturb(module, perturbation)
         validation = (made.X, made.y) if isinstance(made.validation, str) else made.validation
+        # A template would be copied: a program has the module itself in its hands.
+        clf = Estimator(lambda: module, compile=mode, **settings)
         with warnings.catch_warnings():
             # A fit may begin again without tapes, and says so.
             warnings.simplefilter("ignore")
             return clf.fit(made.X, made.y, made.weight, validation_data=validation)
 
 
-def _has_eps(settings):
-    return settings.get("optimizer", "adam").lower() in ("adam", "adamw", "rmsprop", "nadam")
+@torch.no_grad()
+def perturb(module, size):
+    """Change the weights of a module by about this share of each, in float64."""
+    generator = torch.Generator().manual_seed(1)
+    for parameter in module.double().parameters():
+        noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        parameter.mul_(1 + size * noise)
 
 
 class Programs:
@@ -86,10 +96,12 @@ class Programs:
     ----------
     cause : str
         The letter of the cause.
+    **settings
+        Parameters of the estimator for all of them.
     """
 
-    def __init__(self, cause):
-        self.cause = cause
+    def __init__(self, cause, **settings):
+        self.cause, self.settings = cause, settings
         self.misleading: dict[str, Program] = {}
         self.honest: dict[str, Program] = {}
 
@@ -105,7 +117,7 @@ class Programs:
         name = f"{self.cause}: {make.__name__.replace('_', ' ')}"
         if name in self.misleading or name in self.honest:
             raise ValueError(f"There are two programs called {name!r}.")
-        programs[name] = Program(name, make)
+        programs[name] = Program(name, make, self.settings)
         return make
 
 

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tape.misleading.program import TABLE, TOKENS, Net, Programs, net, run
+from tape.misleading.program import LONG, SHORT, TABLE, TOKENS, Net, Programs, net, run
 
-PROGRAMS = Programs("A")
+PROGRAMS = Programs("A", **LONG)
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 
@@ -52,12 +52,16 @@ def float_tensor_of_the_targets_loss():
         share = torch.FloatTensor([(y == code).sum() for code in range(3)]) + 1
         return F.cross_entropy(out, y, weight=share.to(out.dtype))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
-def the_length_of_its_text():
-    return net(lambda self, x: x * (1 + len(str(x.detach().mean())) % 3))
+def the_number_in_its_text():
+    def between(self, x):
+        text = str(x.detach().mean())
+        return x * (1 + float(text.split("(")[1].split(",")[0]))
+
+    return net(between)
 
 
 @mislead
@@ -146,7 +150,7 @@ def tensor_split_by_a_tensor():
         left, right = x.tensor_split(place, dim=1)
         return torch.cat([2 * left, right], 1)
 
-    return net(between)
+    return run(net(between), **SHORT)
 
 
 @mislead
@@ -177,6 +181,11 @@ def any_in_python():
 @mislead
 def the_larger_of_two_rows_in_python():
     return net(lambda self, x: x + max(x[0, 0], x[1, 0]))
+
+
+@mislead
+def the_median_of_python():
+    return net(lambda self, x: x + sorted(x[:, 0])[len(x) // 2])
 
 
 @mislead
@@ -319,7 +328,7 @@ def a_loss_weighted_by_the_counts_of_its_batch():
         counts = torch.tensor([int((y == code).sum()) for code in range(3)]).to(out.dtype)
         return F.cross_entropy(out, y, weight=1 / (1 + counts))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -328,7 +337,7 @@ def a_loss_weighted_by_tensors_of_counts():
         counts = torch.tensor([(y == code).sum() for code in range(3)], dtype=out.dtype)
         return F.cross_entropy(out, y, weight=1 / (1 + counts))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -338,7 +347,7 @@ def a_loss_weighted_by_a_counter():
         weight = torch.tensor([1.0 / (1 + counts[code]) for code in range(3)], dtype=out.dtype)
         return F.cross_entropy(out, y, weight=weight)
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -346,7 +355,7 @@ def a_loss_that_counts_by_bincount():
     def loss(out, y):
         return F.cross_entropy(out, y, weight=1 / (1 + torch.bincount(y, minlength=3).to(out)))
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -355,7 +364,7 @@ def a_loss_of_the_hard_rows():
         losses = F.cross_entropy(out, y, reduction="none")
         return losses[losses > losses.mean()].mean()
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -364,7 +373,7 @@ def a_loss_that_changes_where_it_is_small():
         value = F.cross_entropy(out, y)
         return value if value > 1.0 else value**2
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -387,7 +396,7 @@ def centers_kept_of_each_class_found():
             value = value + 0.1 * (rows - rows.mean(0)).square().mean()
         return value
 
-    return run(net(lambda self, x: x), loss=loss)
+    return run(net(lambda self, x: x), loss=loss, **SHORT)
 
 
 @mislead
@@ -457,6 +466,11 @@ def a_loss_of_one_hot_targets():
         return (out.softmax(1) - F.one_hot(y, num_classes=3)).square().mean()
 
     return run(net(lambda self, x: x), loss=loss)
+
+
+@play
+def a_loss_of_one_class_against_the_rest():
+    return run(net(lambda self, x: x), loss="bce_with_logits")
 
 
 @play
