@@ -58,6 +58,11 @@ class Rows(ABC):
         """Whether rows have weights."""
 
     @property
+    def runs_user_code(self) -> bool:
+        """Whether code of users makes the batches."""
+        return True
+
+    @property
     @abstractmethod
     def can_repeat(self) -> bool:
         """Whether the rows can be read again; a stream cannot be begun again at will."""
@@ -158,6 +163,10 @@ class ArrayRows(Rows):
     @property
     def is_weighted(self) -> bool:
         return self.weight is not None
+
+    @property
+    def runs_user_code(self) -> bool:
+        return False
 
     @property
     def can_repeat(self) -> bool:

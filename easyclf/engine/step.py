@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class Step:
         The tapes of the run.
     n_steps : int
         Steps that will be taken in all and may be played from tapes.
+    is_exposed : bool, default=False
+        Whether code of users runs between the steps, which may change the module.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Step:
         tapes: Tapes,
         *,
         n_steps: int,
+        is_exposed: bool = False,
     ) -> None:
         self._state, self._objective, self._clip = state, objective, clip_grad_norm
         self.differentiate = Differentiation(state, objective, clip_grad_norm)
@@ -53,8 +57,12 @@ class Step:
         is_playable = objective.precision.is_recordable and not self._needs_closure
         self._tapes = tapes
         self._player = tapes.of(
-            self.differentiate, training=True, n_calls=n_steps if is_playable else 0
+            self.differentiate,
+            training=True,
+            n_calls=n_steps if is_playable else 0,
+            is_exposed=is_exposed,
         )
+        self._module = state.module
         # Those of the last step, while no parameter has them.
         self._gradients: Gradients | None = None
 
@@ -66,7 +74,8 @@ class Step:
         measured : list of BatchResult
             For each batch, with the weights as they were before the step.
         """
-        played = self._player.play(group[0]) if len(group) == 1 else None
+        is_playable = len(group) == 1 and self._is_unchanged()
+        played = self._player.play(group[0]) if is_playable else None
         if played is None:
             return self._step_as_written(group)
         measured, self._gradients = played
@@ -77,11 +86,17 @@ class Step:
 
     def check(self) -> None:
         """Notice what has been changed from outside since the last epoch."""
-        parameters = _parameters(self._state.optimizer)
-        if list(map(id, parameters)) != list(map(id, self.differentiate.parameters)):
+        self._is_unchanged()
+        self._tapes.check()
+
+    def _is_unchanged(self) -> bool:
+        """Whether module and parameters are those that tapes are made for."""
+        state, known = self._state, self.differentiate.parameters
+        parameters = _parameters(state.optimizer)
+        if len(parameters) != len(known) or not all(map(is_, parameters, known)):
             self.differentiate.parameters = parameters
             self._tapes.forget()
-        self._tapes.check()
+        return state.forward is self._module and state.module is self._module
 
     def show_gradients(self) -> None:
         """Leave the gradients of the last step where a step as it is written leaves them."""

@@ -13,7 +13,9 @@ from torch import nn
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from easyclf.data import Batch
-from easyclf.nested import Tensors, apply, tensors_of
+from easyclf.device import is_out_of_memory
+from easyclf.exceptions import TapeDiffers
+from easyclf.nested import Tensors, apply, named_tensors, tensors_of
 from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
 from easyclf.tape.purity import CodeReading
@@ -47,7 +49,14 @@ class Tapes:
         self._players: list[Player] = []
         self._update: Update | None = None
 
-    def of(self, function: Callable[[Batch], Any], *, training: bool, n_calls: int) -> Player:
+    def of(
+        self,
+        function: Callable[[Batch], Any],
+        *,
+        training: bool,
+        n_calls: int,
+        is_exposed: bool = False,
+    ) -> Player:
         """A player of a function of batches.
 
         Parameters
@@ -58,9 +67,18 @@ class Tapes:
             Whether the module has to be in training mode for it.
         n_calls : int
             Batches that will come in all; with 0 no tapes are made.
+        is_exposed : bool, default=False
+            Whether code of users runs between the calls, which may change anything.
         """
         n_calls = n_calls if self._is_on else 0
-        player = Player(self._module, self._head, function, training=training, n_calls=n_calls)
+        player = Player(
+            self._module,
+            self._head,
+            function,
+            training=training,
+            n_calls=n_calls,
+            is_exposed=is_exposed,
+        )
         self._players.append(player)
         return player
 
@@ -98,10 +116,12 @@ class Player:
         *,
         training: bool,
         n_calls: int,
+        is_exposed: bool,
     ) -> None:
         self._module, self._head, self._function = module, head, function
-        self._training, self._n_calls = training, n_calls
+        self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._tapes: dict[Hashable, Tape] = {}
+        self._uses: Counter[Hashable] = Counter()
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
         # What ran for batches of a shape, and all that it can read.
@@ -129,8 +149,11 @@ class Player:
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
         tape = self._tapes.get(shape)
+        if tape is not None and self._is_exposed and not self._is_current(shape):
+            self.forget()
+            tape = None
         if tape is not None:
-            return tape(*batch)
+            return self._play(tape, batch, shape)
         self._seen[shape] += 1
         n_seen = self._seen[shape]
         n_expected = self._n_calls * n_seen / self._calls
@@ -140,6 +163,37 @@ class Player:
             return self._observe(batch, shape)
         return self._record(batch, shape)
 
+    def _play(self, tape: Tape, batch: Batch, shape: Hashable) -> Any:
+        self._uses[shape] = n_uses = self._uses[shape] + 1
+        try:
+            # At the 1st, 2nd, 4th, 8th ... use, and at the last of the run.
+            if n_uses & (n_uses - 1) == 0 or self._calls == self._n_calls:
+                return self._audit(tape, batch, shape)
+            return tape(*batch)
+        except Exception as error:
+            if isinstance(error, TapeDiffers) or is_out_of_memory(error):
+                raise
+            raise TapeDiffers(f"it fails with {type(error).__name__}: {error}") from error
+
+    def _audit(self, tape: Tape, batch: Batch, shape: Hashable) -> Any:
+        """Play a batch, call the function with it, and compare; what the function did stays.
+
+        Raises
+        ------
+        TapeDiffers
+            If results, tensors or generators differ.
+        """
+        known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
+        before = _Moment(known)
+        played = tape(*batch)
+        left = _Moment(known)
+        before.restore()
+        self._switch_mode()
+        expected = self._function(batch)
+        if not _is_same([expected, left.live()], [played, left.values]):
+            raise TapeDiffers("its figures, gradients or buffers are others")
+        return expected
+
     def check(self) -> None:
         """Forget the tapes if what they depend on has changed since they were made."""
         if not all(map(self._is_current, self._tapes)):
@@ -148,9 +202,12 @@ class Player:
     def forget(self) -> None:
         """Make tapes anew."""
         self._tapes.clear()
+        self._uses.clear()
         self._seen.clear()
         self._witnesses.clear()
         self._readings.clear()
+        # As many as are left.
+        self._n_calls = max(0, self._n_calls - self._calls)
         self._calls = 0
 
     def _is_current(self, shape: Hashable) -> bool:
@@ -312,9 +369,8 @@ def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
 
 
 def _shape(x: Tensors) -> Hashable:
-    if isinstance(x, torch.Tensor):
-        return (x.shape, x.stride(), x.dtype)
-    return tuple(map(_shape, tensors_of(x)))
+    """All that tells inputs apart but their values; several are known by their names or places."""
+    return tuple((name, one.shape, one.stride(), one.dtype) for name, one in named_tensors(x))
 
 
 class _Moment:
@@ -354,8 +410,11 @@ def _is_same(first: Any, second: Any) -> bool:
         if not first.is_floating_point():
             return False
         # What a sum of many numbers leaves is rounded by the size of these.
+        unit = 1e-4 if first.dtype is not torch.float64 else 1e-10
         size = float(first.nan_to_num(0.0, 0.0, 0.0).abs().max())
-        return torch.allclose(first, second, rtol=1e-4, atol=1e-6 + 1e-5 * size, equal_nan=True)
+        return torch.allclose(
+            first, second, rtol=unit, atol=unit * (0.01 + 0.1 * size), equal_nan=True
+        )
     if isinstance(first, (tuple, list)):
         return all(map(_is_same, first, second))
     return bool(first == second)

@@ -402,7 +402,6 @@ def the_module_replaced_in_the_state():
 class Passive(Callback):
     """It says that it only looks, and does not keep its word."""
 
-    is_passive = True
     changes = "nothing"
 
     def __init__(self, change):
