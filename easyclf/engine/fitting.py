@@ -197,6 +197,8 @@ class Fitting:
             train = sources.enter_context(
                 fitted.source(self._train, probed.input_format, is_kept=True)
             )
+            # Its outputs hold their graph, and with it a step would look as if it had hooks.
+            del probed
             valid = None
             if self._valid is not None:
                 valid = sources.enter_context(fitted.source(self._valid, is_kept=True))

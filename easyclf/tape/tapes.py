@@ -18,7 +18,7 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.nested import Tensors, apply, named_tensors, tensors_of
 from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
-from easyclf.tape.purity import CodeReading
+from easyclf.tape.purity import CodeReading, check_unhooked
 from easyclf.tape.recorder import NotRecordable, record
 from easyclf.tape.updates import Update
 from easyclf.tape.witness import TensorWitness, Witness
@@ -149,9 +149,12 @@ class Player:
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
         tape = self._tapes.get(shape)
-        if tape is not None and self._is_exposed and not self._is_current(shape):
-            self.forget()
-            tape = None
+        if tape is not None and self._is_exposed:
+            # Where it would be switched without the tape.
+            self._switch_mode()
+            if not self._is_current(shape):
+                self.forget()
+                tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
         self._seen[shape] += 1
@@ -196,6 +199,12 @@ class Player:
 
     def check(self) -> None:
         """Forget the tapes if what they depend on has changed since they were made."""
+        if not self._tapes:
+            return
+        try:
+            check_unhooked(self._module)
+        except NotRecordable as reason:
+            self._refuse(reason)
         if not all(map(self._is_current, self._tapes)):
             self.forget()
 
@@ -207,8 +216,8 @@ class Player:
         self._witnesses.clear()
         self._readings.clear()
         # As many as are left.
-        self._n_calls = max(0, self._n_calls - self._calls)
-        self._calls = 0
+        self._n_calls = max(0, self._n_calls - self._calls + 1)
+        self._calls = 1
 
     def _is_current(self, shape: Hashable) -> bool:
         """Whether nothing has changed since the code was read."""
@@ -222,10 +231,21 @@ class Player:
         return self._readings[shape] == reading
 
     def _read(self, witness: Witness) -> CodeReading:
-        return CodeReading([self._module, self._head], witness)
+        try:
+            return CodeReading([self._module, self._head], witness)
+        except NotRecordable:
+            raise
+        except Exception as error:  # what belongs to users may do anything when it is looked at
+            reason = f"its code cannot be read: {type(error).__name__}: {error}"
+            raise NotRecordable(reason) from error
 
     def _observe(self, batch: Batch, shape: Hashable) -> Any:
-        """Call the function, and see what runs; None if that failed."""
+        """Call the function, and see what runs; None if it was not called, or failed."""
+        try:
+            check_unhooked(self._module)
+        except NotRecordable as reason:
+            self._refuse(reason)
+            return None
         self._switch_mode()
         witness = Witness()
         state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
@@ -279,7 +299,8 @@ class Player:
 
     def _switch_mode(self) -> None:
         if self._module.training is not self._training:
-            self._module.train(self._training)
+            # As it is done without tapes: a module may have methods of its own.
+            _ = self._module.train() if self._training else self._module.eval()
 
     def _refuse(self, reason: object) -> None:
         """Make no tapes any more."""
