@@ -20,6 +20,7 @@ from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
 from easyclf.tape.purity import CodeReading, check_unhooked
 from easyclf.tape.recorder import NotRecordable, record
+from easyclf.tape.trusted import check_torch_is_whole
 from easyclf.tape.updates import Update
 from easyclf.tape.witness import TensorWitness, Witness
 
@@ -243,6 +244,7 @@ class Player:
         """Call the function, and see what runs; None if it was not called, or failed."""
         try:
             check_unhooked(self._module)
+            check_torch_is_whole()
         except NotRecordable as reason:
             self._refuse(reason)
             return None
