@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from easyclf.data.base import IN_ORDER
 from easyclf.data.first_look import KEPT_ITEMS, FirstLook, is_loader
 from easyclf.data.items import (
     Fields,
@@ -26,6 +27,7 @@ from easyclf.data.items import (
     row_shapes,
 )
 from easyclf.data.multi_input import MultiInput
+from easyclf.data.opened import ResumedStream
 from easyclf.data.seeded import SeededReader
 from easyclf.data.workers import iterate
 from easyclf.device import available_memory
@@ -181,10 +183,17 @@ def _check_cacheable(look: FirstLook) -> None:
 
 def _all_batches(look: FirstLook) -> Iterator[Any]:
     """Yield all rows in the batches of the user, or of a stream, with a bar."""
+    if look.is_stream and is_loader(look.X) and look.may_be_read_once:
+        resumed = look.resumed(IN_ORDER)
+        assert resumed is not None  # nothing was read before the labels
+        yield from resumed
+        return
     if look.is_stream:
         # In one process: were every worker to yield all rows, they would be too many later on.
         at_once = look.X.batch_size if is_loader(look.X) else _AT_ONCE
-        loader: DataLoader[Item] = DataLoader(look.dataset, at_once, collate_fn=look.collate)
+        items = None if is_loader(look.X) else look.resumed(IN_ORDER)
+        stream = look.dataset if items is None else ResumedStream(items)
+        loader: DataLoader[Item] = DataLoader(stream, at_once, collate_fn=look.collate)
     elif is_loader(look.X):
         loader = look.X
     else:

@@ -124,7 +124,7 @@ class DatasetSource(LoadedSource):
         return loader, epoch_batches
 
     def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
-        return batches
+        return self._answering(batches, self._n_rows)
 
     def close(self) -> None:
         for loader, _ in self._loaders.values():

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
+from easyclf.data.base import IN_ORDER, Order
 from easyclf.data.items import (
     Fields,
     Item,
@@ -23,6 +22,7 @@ from easyclf.data.items import (
     read_item,
     row_shapes,
 )
+from easyclf.data.opened import Opened, may_be_read_once
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.workers import iterate
 
@@ -149,34 +149,64 @@ class FirstLook:
 
     def first(self, n_rows: int) -> Fields:
         """Give the first rows, collated; x has shape (n_rows, ...), with fewer rows if X has."""
-        if is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None):
-            # Only the loader knows how its batches come about.
+        if self.makes_batches:
             return self._first_batch.first(n_rows)
         return batch_fields(self.collate(self.first_items(n_rows)))
 
+    @property
+    def makes_batches(self) -> bool:
+        """Whether only the user's loader knows how its batches come about."""
+        return is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None)
+
+    @functools.cached_property
+    def _opened(self) -> Opened[Item]:
+        """The first items of a stream, or the first batch of a loader, and what comes after."""
+        if self.makes_batches:
+            opened = Opened[Item](iterate(self.X), 1)
+        else:
+            opened = Opened(iter(self.dataset), KEPT_ITEMS)
+        if not opened.first:
+            raise no_rows(self.dataset)
+        return opened
+
+    @functools.cached_property
+    def may_be_read_once(self) -> bool:
+        """Whether a stream may go on where it was left, instead of beginning again.
+
+        The workers of a loader have copies of it, which all begin where this process left it.
+        """
+        in_workers = is_loader(self.X) and self.X.num_workers
+        return self.is_stream and not in_workers and may_be_read_once(self.dataset)
+
+    def resumed(self, order: Order) -> Generator[Item] | None:
+        """Go on from the first look: all items of a stream, or all batches of the user's loader.
+
+        None where they are to be read anew: in a later pass, or in an epoch whose draws follow
+        from its own seed.
+        """
+        if order == IN_ORDER or self.may_be_read_once:
+            return self._opened.resumed()
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Let go what was opened, and is not to be read on."""
+        if "_opened" in vars(self):
+            self._opened.close()
+
     @functools.cached_property
     def _first_batch(self) -> Fields:
-        with closing(iterate(self.X)) as batches:
-            for batch in batches:
-                return batch_fields(batch)
-        raise no_rows(self.dataset)
+        return batch_fields(self._opened.first[0])
 
     def first_items(self, n_rows: int) -> list[Item]:
         """Give the items of the first rows, of which batches can be made; fewer if X has."""
         if self.is_stream:
-            items = self._stream_items[:n_rows]
+            items = self._opened.first[:n_rows]
         else:
             assert self.n_rows is not None
             items = [self._item(row) for row in range(min(n_rows, self.n_rows))]
         if not self.has_own_collation:
             check_items(items, type(self.X).__name__)
-        return items
-
-    @functools.cached_property
-    def _stream_items(self) -> list[Item]:
-        items = list(islice(self.dataset, KEPT_ITEMS))
-        if not items:
-            raise no_rows(self.dataset)
         return items
 
     def _item(self, row: int) -> Item:

@@ -152,6 +152,8 @@ def read_item(dataset: MapStyle, row: int) -> Item:
     """
     try:
         item = dataset[row]
+    except StopIteration as error:
+        raise ended_early(dataset, [row]) from error
     except Exception as error:
         error.add_note(
             f"Raised by {type(dataset).__name__}.__getitem__ for {_place(dataset, row)}."
@@ -163,6 +165,14 @@ def read_item(dataset: MapStyle, row: int) -> Item:
             "expected an item x, (x, y) or (x, y, weight)."
         )
     return item
+
+
+def ended_early(dataset: object, rows: list[int]) -> RuntimeError:
+    """Make the error for a StopIteration, which would end the epoch as if no row were left."""
+    return RuntimeError(
+        f"{type(dataset).__name__} or its collation raised StopIteration for the rows {rows[:5]}, "
+        "which would leave out all later rows; raise another error."
+    )
 
 
 def _place(dataset: MapStyle, row: int) -> str:

@@ -78,6 +78,22 @@ class LoadedSource(Source):
             for fields in _of_min_rows(self._counting(checked), min_rows):
                 yield self._batch(fields)
 
+    def _answering(self, batches: Iterator[Fields], n_expected: int | None) -> Iterator[Fields]:
+        """Yield the batches; where there are to be answers, as many as rows are expected.
+
+        Batches to train or to measure on may leave out rows that the user's collation drops.
+        """
+        n_rows = 0
+        for fields in batches:
+            n_rows += fields.n_rows
+            yield fields
+        if self._encode is None and n_expected not in (None, n_rows):
+            raise ValueError(
+                f"`X` is a {type(self._look.X).__name__} of {n_expected} rows, of which {n_rows} "
+                "came in batches, so that answers and rows could not be paired; give every row "
+                "to a batch once: without `drop_last`, and without a `collate_fn` that drops rows."
+            )
+
     def _counting(self, batches: Iterator[Fields]) -> Iterator[Fields]:
         """Yield the rows that count of each batch, where there are any."""
         for fields in batches:
@@ -99,6 +115,9 @@ class LoadedSource(Source):
         # The user's own collation may yield the same memory again.
         is_own = not self._look.has_own_collation
         return self._input_format.batch(fields.x, y, weight, is_own=is_own)
+
+    def close(self) -> None:
+        self._look.close()
 
     def __exit__(
         self,

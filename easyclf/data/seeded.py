@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from easyclf.data.base import Order
-from easyclf.data.items import Item, MapStyle, fields_of, other_shape, read_item
+from easyclf.data.items import Item, MapStyle, ended_early, fields_of, other_shape, read_item
 from easyclf.randomness import own_states
 
 _CPU = torch.device("cpu")
@@ -70,13 +70,21 @@ class SeededReader(Dataset[Any]):
 
     def __getitem__(self, batch: tuple[int, list[int]]) -> Item:
         seed, rows = batch
-        with own_states(seed, _CPU):
-            return self._collate(self.items(rows))
+        try:
+            with own_states(seed, _CPU):
+                return self._collate(self.items(rows))
+        except StopIteration as error:
+            raise ended_early(self._dataset, rows) from error
 
     def items(self, rows: list[int]) -> list[Item]:
         """Read some rows, all at once where the dataset can."""
         if _reads_together(self._dataset):
             items = self._read_together(rows)
+            if len(items) != len(rows):
+                raise ValueError(
+                    f"{type(self._dataset).__name__}.__getitems__ gave {len(items)} items for "
+                    f"{len(rows)} rows, {rows[:5]}...; expected one item for each row."
+                )
         else:
             items = [read_item(self._dataset, row) for row in rows]
         if self._shape is not None:
