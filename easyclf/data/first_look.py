@@ -86,8 +86,6 @@ class FirstLook:
         The user's.
     is_stream : bool
         Whether rows only come one after the other.
-    collate : callable
-        Makes a batch of a list of items.
     labels : dict of int to label
         The labels that were seen, by their rows.
     """
@@ -100,11 +98,11 @@ class FirstLook:
     ) -> None:
         self.X, self.dataset, self.loader_options = X, dataset_of(X), loader_options
         self.is_stream = is_stream(X)
-        self.collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
+        self._collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
         if is_loader(X):
-            self.collate = X.collate_fn
+            self._collate = X.collate_fn
         elif loader_options.get("collate_fn") is not None:
-            self.collate = loader_options["collate_fn"]
+            self._collate = loader_options["collate_fn"]
         self._items = dict(items or {})
         self.labels = {row: fields_of(item).y for row, item in self._items.items()}
 
@@ -119,7 +117,17 @@ class FirstLook:
 
         Such batches need not be of rows of one shape.
         """
-        return self.collate is not torch.utils.data.default_collate
+        return self._collate is not torch.utils.data.default_collate
+
+    def collate(self, items: list[Item]) -> Item:
+        """Make a batch of items, as the user does it."""
+        try:
+            return self._collate(items)
+        except StopIteration as error:
+            raise RuntimeError(
+                f"The collation of the {self.name} raised StopIteration, which would leave out all "
+                "later rows; raise another error."
+            ) from error
 
     @functools.cached_property
     def n_rows(self) -> int | None:

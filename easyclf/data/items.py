@@ -170,7 +170,7 @@ def read_item(dataset: MapStyle, row: int) -> Item:
 def ended_early(dataset: object, rows: list[int]) -> RuntimeError:
     """Make the error for a StopIteration, which would end the epoch as if no row were left."""
     return RuntimeError(
-        f"{type(dataset).__name__} or its collation raised StopIteration for the rows {rows[:5]}, "
+        f"{type(dataset).__name__} raised StopIteration for the rows {rows[:5]}, "
         "which would leave out all later rows; raise another error."
     )
 

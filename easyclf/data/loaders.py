@@ -180,8 +180,7 @@ class LoaderSource(LoadedSource):
 
     def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
         if self._look.is_stream:
-            batches = self._check.watch(batches)
-            return batches
+            return self._check.watch(batches)
         return self._answering(self._all(batches), self._n_drawn)
 
     def _all(self, batches: Iterator[Fields]) -> Iterator[Fields]:

@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 from torch.utils.data import IterableDataset
 
 Entry = TypeVar("Entry")
+# Longer lists hold rows, and no streams that follow each other.
+_MOST_PARTS = 1000
 
 
 class Opened(Generic[Entry]):
@@ -28,7 +30,7 @@ class Opened(Generic[Entry]):
     """
 
     def __init__(self, entries: Iterator[Entry], n_kept: int) -> None:
-        self.first = list(islice(entries, n_kept))
+        self.first = list(islice(_remaining(entries), n_kept))
         self._entries: Iterator[Entry] | None = entries
 
     def resumed(self) -> Generator[Entry] | None:
@@ -44,9 +46,19 @@ class Opened(Generic[Entry]):
 
 def _whole(first: list[Entry], rest: Iterator[Entry]) -> Generator[Entry]:
     try:
-        yield from chain(first, rest)
+        yield from chain(first, _remaining(rest))
     finally:
         _close(rest)
+
+
+def _remaining(entries: Iterator[Entry]) -> Iterator[Entry]:
+    """Go on without a call of `iter`, upon which some iterators begin again."""
+    while True:
+        try:
+            entry = next(entries)
+        except StopIteration:
+            return
+        yield entry
 
 
 def _close(entries: object) -> None:
@@ -72,23 +84,20 @@ class ResumedStream(IterableDataset[Entry]):
 
 
 def may_be_read_once(dataset: object) -> bool:
-    """Whether a stream is an iterator, or holds one, so that it may not begin again.
+    """Tell whether a stream is an iterator, or holds one, so that it may not begin again.
 
     An iterator that `__iter__` finds elsewhere, such as in a global variable, is not seen.
     """
-    if isinstance(dataset, Iterator):
-        return True
-    if isinstance(dataset, (list, tuple)):
-        return any(map(may_be_read_once, dataset))
-    if isinstance(dataset, IterableDataset):
-        parts = vars(dataset).values()
-        return any(
-            may_be_read_once(part)
-            for part in parts
-            if isinstance(part, (Iterator, IterableDataset))
-            or (
-                isinstance(part, (list, tuple))
-                and any(isinstance(p, IterableDataset) for p in part)
-            )
-        )
+    waiting, seen = [dataset], set()
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Iterator):
+            return True
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, IterableDataset):
+            waiting += vars(part).values()
+        elif isinstance(part, (list, tuple)) and len(part) < _MOST_PARTS:
+            waiting += part
     return False

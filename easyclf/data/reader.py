@@ -247,7 +247,7 @@ class Reader:
 
 def _check_given(X: object, y: object, sample_weight: object, name: str) -> None:
     """Refuse labels or weights beside a dataset, and arrays without labels."""
-    if isinstance(X, Iterator):
+    if isinstance(X, Iterator) and not kind_of(X).holds_labels:
         raise TypeError(
             f"`X` is a {type(X).__name__}, which can be gone through only once; make it a "
             "list of rows, or an IterableDataset."

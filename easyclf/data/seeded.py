@@ -70,11 +70,8 @@ class SeededReader(Dataset[Any]):
 
     def __getitem__(self, batch: tuple[int, list[int]]) -> Item:
         seed, rows = batch
-        try:
-            with own_states(seed, _CPU):
-                return self._collate(self.items(rows))
-        except StopIteration as error:
-            raise ended_early(self._dataset, rows) from error
+        with own_states(seed, _CPU):
+            return self._collate(self.items(rows))
 
     def items(self, rows: list[int]) -> list[Item]:
         """Read some rows, all at once where the dataset can."""
@@ -95,6 +92,8 @@ class SeededReader(Dataset[Any]):
     def _read_together(self, rows: list[int]) -> list[Item]:
         try:
             return list(cast(Any, self._dataset).__getitems__(rows))
+        except StopIteration as error:
+            raise ended_early(self._dataset, rows) from error
         except Exception as error:
             error.add_note(
                 f"Raised by {type(self._dataset).__name__}.__getitems__ for the rows {rows[:5]}..."

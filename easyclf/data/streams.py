@@ -120,21 +120,14 @@ class StreamSource(LoadedSource):
 class _Collation:
     """The collation of a stream.
 
-    Its StopIteration is an error and no end of the epoch, and where each row is to be answered it
-    may drop none.
+    Where each row is to be answered it may drop none.
     """
 
     def __init__(self, look: FirstLook, *, is_answered: bool) -> None:
         self._collate, self._name, self._is_answered = look.collate, look.name, is_answered
 
     def __call__(self, items: list[Item]) -> Item:
-        try:
-            batch = self._collate(items)
-        except StopIteration as error:
-            raise RuntimeError(
-                f"The collation of the {self._name} raised StopIteration, which would leave out "
-                "all later rows; raise another error."
-            ) from error
+        batch = self._collate(items)
         if self._is_answered and batch_fields(batch).n_rows != len(items):
             raise ValueError(
                 f"`X` is a {self._name} whose `collate_fn` made {batch_fields(batch).n_rows} rows "

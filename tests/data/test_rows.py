@@ -61,7 +61,7 @@ def test_any_kind_of_rows_can_be_counted_and_looked_at(kind, make):
 
     assert rows.n_rows == 5
     assert rows.first(2).tolist() == DENSE[:2].tolist()
-    assert rows.can_repeat is (kind != "stream")
+    assert rows.can_repeat
 
 
 @pytest.mark.parametrize("kind", KINDS)

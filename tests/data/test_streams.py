@@ -102,3 +102,41 @@ class TestStreams:
 
     def test_a_loader_may_drop_the_last_rows_of_a_stream(self):
         assert fit(DataLoader(Stream(), 16, drop_last=True)).score(Kind()) > 0.5
+
+    def test_workers_that_yield_everything_in_orders_of_their_own_are_refused(self):
+        class Shuffled(Stream):
+            def __iter__(self):
+                items = list(super().__iter__())
+                return (items[row] for row in torch.randperm(len(items)))
+
+        clf = fit(Kind())
+
+        for X in (
+            DataLoader(Shuffled(), 16, num_workers=2),
+            DataLoader(Shuffled(), 7, num_workers=3),
+        ):
+            with pytest.raises(
+                ValueError, match=r"yield the same rows.*tells each worker its `id`"
+            ):
+                clf.predict(X)
+
+    def test_a_collation_that_ends_early_ends_no_epoch(self):
+        def stop(items):
+            raise StopIteration
+
+        with pytest.raises(RuntimeError, match="collation of the Stream raised StopIteration"):
+            fit(Stream(), loader__collate_fn=stop)
+
+    def test_a_collation_that_drops_rows_answers_none(self):
+        clf = fit(Stream(), loader__collate_fn=drop_one, classes=[0, 1])
+
+        with pytest.raises(ValueError, match=r"made \d+ rows of \d+.*keep every row"):
+            clf.predict(Stream())
+
+    def test_a_loader_that_drops_the_last_rows_answers_none(self):
+        with pytest.raises(ValueError, match="leave `drop_last` out"):
+            fit(Kind()).predict(DataLoader(Stream(), 16, drop_last=True))
+
+
+def drop_one(items):
+    return torch.utils.data.default_collate(items[:15])
