@@ -33,6 +33,7 @@ class Snapshot:
     ) -> None:
         layers = [] if module is None else list(module.modules())
         weights = [] if module is None else [p.detach() for p in module.parameters()]
+        self._weights = weights
         self._tensors = weights + [tensor.detach() for tensor in tensors]
         self._buffers = [
             (layer, name, buffer)
@@ -51,13 +52,13 @@ class Snapshot:
 
     @property
     def values(self) -> list[torch.Tensor]:
-        """The copies and the generators' states, which belong to the snapshot."""
+        """The copies, in their shapes, and states of generators; the snapshot owns them."""
         return self._copies + self._states
 
     def live_values(self) -> list[torch.Tensor]:
         """The tensors themselves, as they are now, and copies of the generators' present states.
 
-        They are in the order of `values`.
+        They are in the order and of the shapes of `values`.
         """
         return self._live() + [generator.get_state() for generator in self._generators]
 
@@ -84,13 +85,17 @@ class Snapshot:
                 live.copy_(copy)
         self._restore_generators()
 
+    def are_weights_finite(self) -> bool:
+        """Tell whether the module's weights, as they are now, are finite; the host waits once."""
+        return are_finite(self._weights)
+
     def _restore_generators(self) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):
             generator.set_state(state)
 
 
 def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Copy each source into the target at its place, which has the same shape."""
+    """Copy each source into the target at its place of the same shape."""
     try:
         # One call for all tensors: less time than a loop takes. The name is private.
         torch._foreach_copy_(targets, sources)
@@ -101,7 +106,7 @@ def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
 
 @torch.no_grad()
 def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Tell whether all numbers of all tensors are finite; the host waits for the device once."""
+    """Tell whether all numbers of tensors of any shapes are finite; the host waits once."""
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True
