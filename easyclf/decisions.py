@@ -46,7 +46,7 @@ def with_uncertain(
     labels: Labels,
     best_probabilities: NDArray[Any],
     min_proba: float,
-    uncertain: Any,
+    uncertain: object,
     classes: Labels,
 ) -> Labels:
     """Answer `uncertain` where the best probability is below `min_proba`.

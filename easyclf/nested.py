@@ -9,6 +9,8 @@ import torch
 
 # What a `forward` is given: one tensor, or several by name or by place.
 Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
+# The shape of a row of them, or that of a batch, in the same structure.
+Shapes = tuple[int, ...] | dict[str, tuple[int, ...]] | tuple[tuple[int, ...], ...]
 
 
 def call(forward: Callable[..., Any], x: Tensors) -> Any:

@@ -33,6 +33,7 @@ class Snapshot:
     ) -> None:
         layers = [] if module is None else list(module.modules())
         weights = [] if module is None else [p.detach() for p in module.parameters()]
+        self._weights = weights
         self._tensors = weights + [tensor.detach() for tensor in tensors]
         self._buffers = [
             (layer, name, buffer)
@@ -83,6 +84,10 @@ class Snapshot:
             if not torch.equal(live, copy):
                 live.copy_(copy)
         self._restore_generators()
+
+    def are_weights_finite(self) -> bool:
+        """Tell whether the module's weights, as they are now, are finite; the host waits once."""
+        return are_finite(self._weights)
 
     def _restore_generators(self) -> None:
         for generator, state in zip(self._generators, self._states, strict=True):

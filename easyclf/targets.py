@@ -16,9 +16,10 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 Labels = NDArray[Any]
+_SPARSE = (sp.spmatrix, sp.sparray)
 
 
-def read_labels(y: Any, name: str = "y") -> Labels:
+def read_labels(y: object, name: str = "y") -> Labels:
     """Read labels into NumPy.
 
     Parameters
@@ -45,7 +46,7 @@ def read_labels(y: Any, name: str = "y") -> Labels:
     if isinstance(y, torch.Tensor):
         # One column of classes is a habit of torch's, and no mistake.
         y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
-    labels: Labels = y.toarray() if sp.issparse(y) else np.asarray(y)
+    labels: Labels = y.toarray() if isinstance(y, _SPARSE) else np.asarray(y)
     if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
         # NumPy makes a string of a 1 or a NaN beside strings.
         _check_objects(np.asarray(y, dtype=object), name)
@@ -191,13 +192,16 @@ class TargetEncoder:
             )
         return codes
 
-    def transform_tensor(self, labels: Any) -> torch.Tensor:
+    def transform_tensor(self, labels: object) -> torch.Tensor:
         """Turn labels of a batch of a DataLoader, of shape (n_rows,) or more, into codes (int64).
 
         The codes may share the memory of `labels`.
         """
-        is_plain = isinstance(labels, torch.Tensor) and labels.ndim == 1 and labels.is_cpu
-        if is_plain and labels.dtype == torch.int64 and self.classes_.dtype == np.int64:
+        if (
+            isinstance(labels, torch.Tensor)
+            and (labels.ndim, labels.dtype, labels.is_cpu) == (1, torch.int64, True)
+            and self.classes_.dtype == np.int64
+        ):
             # What is below takes longer than a small module's step.
             classes = torch.from_numpy(self.classes_)
             codes = torch.searchsorted(classes, labels).clamp(max=len(classes) - 1)

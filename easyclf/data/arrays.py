@@ -16,7 +16,7 @@ READ_ONLY_WARNING = "The given NumPy array is not writable"
 
 
 def as_tensor(array: NDArray[Any]) -> torch.Tensor:
-    """Make a tensor of the shape of `array`.
+    """Make a tensor of the shape (n_rows, ...) of `array`.
 
     It shares the memory of `array` where torch can read it, and else is one copy.
     """

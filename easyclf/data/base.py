@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
-from easyclf.nested import Tensors, apply, first_of
+from easyclf.nested import Shapes, Tensors, apply, first_of
 
 # Labels or codes of some rows to a tensor with one entry (or one line) for each row.
 Encoder = Callable[[Any], torch.Tensor]
@@ -39,9 +39,10 @@ class Batch(NamedTuple):
         return len(first_of(self.x))
 
     @property
-    def shape(self) -> Any:
+    def shape(self) -> Shapes:
         """The shape of the inputs, for messages."""
-        return apply(lambda x: tuple(x.shape), self.x)
+        shape: Shapes = apply(lambda x: tuple(x.shape), self.x)
+        return shape
 
     def rows(self, start: int, stop: int | None) -> Batch:
         """Take the rows from `start` to `stop`, as views of this batch."""

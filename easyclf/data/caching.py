@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from easyclf.data.first_look import KEPT_ITEMS, FirstLook, is_loader
 from easyclf.data.items import (
     Fields,
+    Item,
     batch_fields,
     fields_of,
     no_rows,
@@ -58,8 +59,7 @@ def dataset_labels(look: FirstLook) -> NDArray[Any]:
         return _labels_of_batches(look)
     n_rows = look.n_rows
     assert n_rows is not None
-    for row in range(min(KEPT_ITEMS, n_rows)):
-        look.label(row)
+    look.first_items(KEPT_ITEMS)
     _refuse_missing(look, look.labels)
     look.first(KEPT_ITEMS)  # whose shapes are compared here, in their order
     unread = [row for row in range(n_rows) if row not in look.labels]
@@ -185,7 +185,7 @@ def _all_batches(look: FirstLook) -> Iterator[Any]:
     if look.is_stream:
         # In one process: were every worker to yield all rows, they would be too many later on.
         at_once = look.X.batch_size if is_loader(look.X) else _AT_ONCE
-        loader: Any = DataLoader(look.dataset, at_once, collate_fn=look.collate)
+        loader: DataLoader[Item] = DataLoader(look.dataset, at_once, collate_fn=look.collate)
     elif is_loader(look.X):
         loader = look.X
     else:
@@ -200,7 +200,7 @@ def _all_batches(look: FirstLook) -> Iterator[Any]:
 def _read_rows(
     look: FirstLook,
     rows: Sequence[int],
-    collate: Callable[[list[Any]], Any],
+    collate: Callable[[list[Item]], Item],
     shape: tuple[int, ...] | None,
     what: str,
 ) -> Iterator[tuple[list[int], Any]]:

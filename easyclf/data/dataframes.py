@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.utils import _safe_indexing
 
 from easyclf.data.frame_encoder import (
@@ -23,7 +22,7 @@ from easyclf.data.sparse import read_sparse
 from easyclf.data.tensors import read_array, rows_of_tensor
 
 
-def read_frame(X: Any, context: ReadContext) -> tuple[Rows, RowSchema]:
+def read_frame(X: Frame, context: ReadContext) -> tuple[Rows, RowSchema]:
     """Check a frame, and encode its categories and gaps where the module is the default one.
 
     Raises
@@ -53,7 +52,7 @@ def read_frame(X: Any, context: ReadContext) -> tuple[Rows, RowSchema]:
     return read_array(X, context)
 
 
-def _rows_that_count(X: Any, sample_weight: Any) -> Any:
+def _rows_that_count(X: Frame, sample_weight: ArrayLike | None) -> Frame:
     """Take the rows of positive weight; all if the weights make no sense, which is said later."""
     weight = np.asarray(sample_weight)
     if weight.shape != (len(X),) or weight.dtype.kind not in "biuf" or not (weight > 0).any():
@@ -83,6 +82,6 @@ def refuse_columns(frame: Frame, advice: str = "") -> None:
     if wrong:
         raise ValueError(
             f"`X` has {len(wrong)} column(s) that are not numbers: {show_columns(wrong)}; encode "
-            "them first, for example with ColumnTransformer and OneHotEncoder in a "
-            f"Pipeline{advice}."
+            "them first, for example with ColumnTransformer and OneHotEncoder in a Pipeline"
+            f"{advice}."
         )

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from easyclf.data.base import IN_ORDER, Encoder, Order, bounds, row_order
 from easyclf.data.caching import dataset_labels
-from easyclf.data.first_look import FirstLook
+from easyclf.data.first_look import DatasetLike, FirstLook
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields
 from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
@@ -23,7 +23,7 @@ from easyclf.data.workers import end_kept_workers, iterate
 from easyclf.targets import Labels
 
 
-def read_dataset(X: Any, context: ReadContext) -> tuple[DatasetRows, RowSchema]:
+def read_dataset(X: DatasetLike, context: ReadContext) -> tuple[DatasetRows, RowSchema]:
     """Look at a map-style dataset."""
     look = FirstLook(X, context.loader_options)
     return DatasetRows(look), look.check(context)

@@ -57,7 +57,7 @@ class NotFinite(NamedTuple):
 
 
 def find_not_finite(x: torch.Tensor, dtype: torch.dtype) -> NotFinite | None:
-    """Look for values of x, of any shape, that are not finite in `dtype`: NaN first."""
+    """Look for values of x, of any shape (...), that are not finite in `dtype`: NaN first."""
     if not x.is_floating_point() or not x.numel():
         return None
     limit = torch.finfo(dtype if dtype.is_floating_point else torch.float32).max

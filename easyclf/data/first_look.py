@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from easyclf.data.items import (
     Fields,
+    Item,
     batch_fields,
     check_items,
     fields_of,
@@ -29,6 +30,8 @@ from easyclf.data.workers import iterate
 _COMPARED_ROWS = 20
 # Items that are kept: as many as are ever asked for. Those of a stream are read together.
 KEPT_ITEMS = 4
+# A Dataset of torch, a DataLoader, or what is like them: its class has no base in common.
+DatasetLike: TypeAlias = Any
 # What labels and names of classes are kept in.
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
@@ -56,7 +59,7 @@ def is_stream(X: object) -> bool:
     )
 
 
-def dataset_of(X: Any) -> Any:
+def dataset_of(X: DatasetLike) -> DatasetLike:
     """Give the dataset itself, of which a loader makes batches."""
     return X.dataset if isinstance(X, DataLoader) else X
 
@@ -90,11 +93,14 @@ class FirstLook:
     """
 
     def __init__(
-        self, X: Any, loader_options: Mapping[str, Any], items: Mapping[int, Any] | None = None
+        self,
+        X: DatasetLike,
+        loader_options: Mapping[str, Any],
+        items: Mapping[int, Item] | None = None,
     ) -> None:
         self.X, self.dataset, self.loader_options = X, dataset_of(X), loader_options
         self.is_stream = is_stream(X)
-        self.collate: Callable[[list[Any]], Any] = torch.utils.data.default_collate
+        self.collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
         if is_loader(X):
             self.collate = X.collate_fn
         elif loader_options.get("collate_fn") is not None:
@@ -146,10 +152,7 @@ class FirstLook:
         if is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None):
             # Only the loader knows how its batches come about.
             return self._first_batch.first(n_rows)
-        items = self._first_items(n_rows)
-        if not self.has_own_collation:
-            check_items(items, type(self.X).__name__)
-        return batch_fields(self.collate(items))
+        return batch_fields(self.collate(self.first_items(n_rows)))
 
     @functools.cached_property
     def _first_batch(self) -> Fields:
@@ -158,26 +161,31 @@ class FirstLook:
                 return batch_fields(batch)
         raise no_rows(self.dataset)
 
-    def _first_items(self, n_rows: int) -> list[Any]:
+    def first_items(self, n_rows: int) -> list[Item]:
+        """Give the items of the first rows, of which batches can be made; fewer if X has."""
         if self.is_stream:
-            return self._stream_items[:n_rows]
-        assert self.n_rows is not None
-        return [self._item(row) for row in range(min(n_rows, self.n_rows))]
+            items = self._stream_items[:n_rows]
+        else:
+            assert self.n_rows is not None
+            items = [self._item(row) for row in range(min(n_rows, self.n_rows))]
+        if not self.has_own_collation:
+            check_items(items, type(self.X).__name__)
+        return items
 
     @functools.cached_property
-    def _stream_items(self) -> list[Any]:
+    def _stream_items(self) -> list[Item]:
         items = list(islice(self.dataset, KEPT_ITEMS))
         if not items:
             raise no_rows(self.dataset)
         return items
 
-    def _item(self, row: int) -> Any:
+    def _item(self, row: int) -> Item:
         if row not in self._items:
             self._items[row] = read_item(self.dataset, row)
             self.labels[row] = fields_of(self._items[row]).y
         return self._items[row]
 
-    def label(self, row: int) -> Any:
+    def label(self, row: int) -> Item:
         """Give the label of a row of a map-style dataset, and keep it."""
         if row < KEPT_ITEMS:
             self._item(row)
@@ -228,7 +236,7 @@ class FirstLook:
         return RowSchema(row_shapes(x), is_fixed=not self.has_own_collation)
 
 
-def _carried_labels(dataset: Any) -> NDArray[Any] | None:
+def _carried_labels(dataset: DatasetLike) -> NDArray[Any] | None:
     if isinstance(dataset, Subset):
         labels = _carried_labels(dataset.dataset)
         return None if labels is None else labels[np.asarray(dataset.indices)]
@@ -236,17 +244,17 @@ def _carried_labels(dataset: Any) -> NDArray[Any] | None:
         parts = [_carried_labels(part) for part in dataset.datasets]
         labelled = [part for part in parts if part is not None]
         return np.concatenate(labelled) if len(labelled) == len(parts) else None
-    for labels in _label_lists(dataset):
-        if isinstance(labels, _LISTS) and len(labels) == len(dataset):
-            values: Any = labels
+    for values in _label_lists(dataset):
+        if isinstance(values, _LISTS) and len(values) == len(dataset):
+            values = values.detach().cpu() if isinstance(values, torch.Tensor) else values
             try:
-                return np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+                return np.asarray(values)
             except ValueError:  # lists of several lengths
                 continue
     return None
 
 
-def _label_lists(dataset: Any) -> Iterable[Any]:
+def _label_lists(dataset: DatasetLike) -> Iterable[object]:
     """List what may be the labels of a dataset."""
     candidates = []
     # TensorDataset keeps its labels so.
@@ -264,6 +272,7 @@ def class_names(X: object) -> list[str] | None:
     dataset = dataset_of(X)
     while isinstance(dataset, (Subset, ConcatDataset)):
         dataset = dataset.dataset if isinstance(dataset, Subset) else dataset.datasets[0]
-    names: Any = getattr(dataset, "classes", None)
-    is_list = isinstance(names, _LISTS) and all(isinstance(name, str) for name in names)
-    return list(names) if is_list else None
+    names: object = getattr(dataset, "classes", None)
+    if isinstance(names, _LISTS) and all(isinstance(name, str) for name in names):
+        return list(names)
+    return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +10,7 @@ from torch import nn
 from easyclf.data.base import Batch
 from easyclf.data.images import arrangements, likely_arrangement, with_channel
 from easyclf.data.transforms import Augmentation, Preprocessing, Transform
-from easyclf.nested import Tensors, apply, like, named_tensors
+from easyclf.nested import Shapes, Tensors, apply, like, named_tensors
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ class InputFormat:
         augment = None if self.augment is None else self.augment.to(device)
         return replace(self, device=device, preprocess=preprocess, augment=augment)
 
-    def row_shape(self, rows: Tensors) -> Any:
+    def row_shape(self, rows: Tensors) -> Shapes:
         """Predict the shape of a row as the module will get it, which its sizes are filled from.
 
         `rows` are a few rows of shape (n_rows, ...), before they are arranged or transformed.
@@ -127,14 +126,18 @@ class InputFormat:
         """Whether the user's own `preprocess` leaves it to easyclf to put the channels first."""
         if self.preprocess is None or self.is_vision:
             return True
-        return likely_arrangement(self._shape_after(rows, None)) is not None
+        prepared = replace(self.without_augment(), arrange=None).prepared(rows, is_own=False)
+        if not isinstance(prepared, torch.Tensor):
+            return False
+        return likely_arrangement(prepared.shape[1:]) is not None
 
-    def _shape_after(self, rows: Tensors, arrange: Transform | None) -> Any:
+    def _shape_after(self, rows: Tensors, arrange: Transform | None) -> Shapes:
         tried = replace(self.without_augment(), arrange=arrange)
-        return apply(lambda x: tuple(x.shape[1:]), tried.prepared(rows, is_own=False))
+        shape: Shapes = apply(lambda x: tuple(x.shape[1:]), tried.prepared(rows, is_own=False))
+        return shape
 
     def dtype_of(self, name: str | int | None, x: torch.Tensor) -> torch.dtype:
-        """Choose the dtype in which the module gets an input."""
+        """Choose the dtype in which the module gets an input of shape (n_rows, ...)."""
         if name not in self.tokens:
             return self.dtype
         # Numbers that happened to be whole in `fit` may have fractions later.

@@ -23,6 +23,7 @@ _MISSING = "(missing)"
 
 # A pandas or polars frame: neither package need be installed, so neither has its types here.
 Frame: TypeAlias = Any
+Series: TypeAlias = Any
 
 
 _NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
@@ -176,7 +177,7 @@ class FrameEncoder:
         )
 
 
-def _series(frame: Frame, position: int) -> Any:
+def _series(frame: Frame, position: int) -> Series:
     return frame.iloc[:, position] if hasattr(frame, "iloc") else frame.to_series(position)
 
 

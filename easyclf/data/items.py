@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch.utils.data import ConcatDataset, Subset
 
-from easyclf.nested import Tensors, apply, first_of, like, tensors_of
+from easyclf.nested import Shapes, Tensors, apply, first_of, like, tensors_of
+
+# Whatever a dataset yields for a row, and a collation for several: only its user knows.
+Item: TypeAlias = Any
+# Labels or weights of several rows, as a collation gives them: a tensor, an array or a list.
+Column: TypeAlias = Any
 
 # The keys of the label, and of the weight of a row, in a dictionary; all others are inputs.
 _LABEL_KEYS = ("label", "labels", "target", "targets", "y")
 _WEIGHT_KEYS = ("weight", "sample_weight")
+
+
+class MapStyle(Protocol):
+    """A dataset whose rows are read by their numbers."""
+
+    def __getitem__(self, row: int, /) -> Item: ...
 
 
 class Fields(NamedTuple):
@@ -29,9 +40,9 @@ class Fields(NamedTuple):
         The weights as the dataset yields them.
     """
 
-    x: Any
-    y: Any = None
-    weight: Any = None
+    x: Item
+    y: Column = None
+    weight: Column = None
 
     @property
     def n_rows(self) -> int:
@@ -77,7 +88,7 @@ class Fields(NamedTuple):
         return Fields(x, _joined(self.y, other.y), _joined(self.weight, other.weight))
 
 
-def _joined(first: Any, second: Any) -> Any:
+def _joined(first: Column, second: Column) -> Column:
     if first is None:
         return None
     if isinstance(first, torch.Tensor):
@@ -102,7 +113,7 @@ def fields_of(item: object) -> Fields:
     return Fields(item)
 
 
-def _pop(inputs: dict[str, Any], names: Iterable[str]) -> Any:
+def _pop(inputs: dict[str, Any], names: Iterable[str]) -> Column:
     for name in names:
         if name in inputs:
             return inputs.pop(name)
@@ -123,13 +134,13 @@ def batch_fields(batch: object) -> Fields:
     return fields._replace(x=x)
 
 
-def _inputs(x: Any) -> list[Any]:
+def _inputs(x: object) -> list[object]:
     if isinstance(x, dict):
         return list(x.values())
     return list(x) if isinstance(x, tuple) else [x]
 
 
-def read_item(dataset: Any, row: int) -> Any:
+def read_item(dataset: MapStyle, row: int) -> Item:
     """Read an item.
 
     Raises
@@ -154,8 +165,8 @@ def read_item(dataset: Any, row: int) -> Any:
     return item
 
 
-def _place(dataset: Any, row: int) -> str:
-    inner: Any = dataset
+def _place(dataset: MapStyle, row: int) -> str:
+    inner: Item = dataset
     position = row
     while isinstance(inner, (Subset, ConcatDataset)):
         if isinstance(inner, Subset):
@@ -206,6 +217,7 @@ def no_rows(dataset: object) -> ValueError:
     )
 
 
-def row_shapes(x: Tensors) -> Any:
+def row_shapes(x: Tensors) -> Shapes:
     """List the shapes of a row of inputs of shape (n_rows, ...), in their structure."""
-    return apply(lambda part: tuple(part.shape[1:]), x)
+    shapes: Shapes = apply(lambda part: tuple(part.shape[1:]), x)
+    return shapes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -149,8 +149,8 @@ class LoaderSource(LoadedSource):
         except TypeError:
             return None
         full: int | None = self._loader.batch_size
-        sampler: Any = self._loader.sampler
-        if full is None or self._loader.drop_last or not hasattr(sampler, "__len__"):
+        sampler: object = self._loader.sampler
+        if full is None or self._loader.drop_last or not isinstance(sampler, Sized):
             return n_batches
         last = len(sampler) % full
         return n_batches - int(0 < last < min_rows and len(sampler) > full)

@@ -67,7 +67,7 @@ class FileRows(ArrayRows):
         return as_tensor(self.x[:n_rows])
 
     def take(self, row_numbers: NDArray[np.intp]) -> TensorRows:
-        """Read some of the rows into memory."""
+        """Read some of the rows into memory, as a tensor of shape (n_taken, ...)."""
         x = as_tensor(np.asarray(self.x[row_numbers]))
         return TensorRows(x, **self._labels_of(row_numbers))
 
@@ -268,7 +268,7 @@ def _forget(x: np.memmap[Any, Any], start: int, stop: int) -> None:
 
 def _map_of(x: NDArray[Any]) -> mmap.mmap | None:
     """Find the mapping of the file that an array, or the array it is a view of, lies in."""
-    base: Any = x
+    base: object = x
     while isinstance(base, np.ndarray):
         base = base.base
     return base if isinstance(base, mmap.mmap) else None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_array
 
@@ -16,6 +17,11 @@ from easyclf.data.finite import check_finite
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.tensors import TensorRows, detached
 from easyclf.nested import apply
+
+# One of several inputs: an array, list, tensor or frame, whose common interface is scikit-learn's.
+Input: TypeAlias = Any
+Part = TypeVar("Part")
+RowNumbers: TypeAlias = slice | NDArray[Any] | list[int]
 
 
 class MultiInput:
@@ -49,10 +55,12 @@ class MultiInput:
     (10, (4, 3, 8, 8))
     """
 
-    def __init__(self, inputs: Any) -> None:
+    def __init__(self, inputs: Mapping[str, Input] | Iterable[Input] | MultiInput) -> None:
         if isinstance(inputs, MultiInput):
             inputs = inputs.inputs
-        self.inputs: Any = dict(inputs) if isinstance(inputs, Mapping) else tuple(inputs)
+        self.inputs: dict[str, Input] | tuple[Input, ...] = (
+            dict(inputs) if isinstance(inputs, Mapping) else tuple(inputs)
+        )
         lengths = {name: _n_rows(part) for name, part in self.named()}
         if not lengths or len(set(lengths.values())) > 1:
             raise ValueError(
@@ -61,27 +69,33 @@ class MultiInput:
             )
         self.shape = (next(iter(lengths.values())),)
 
-    def named(self) -> list[tuple[Any, Any]]:
+    def named(self) -> list[tuple[str | int, Input]]:
         """List the inputs with their names or places."""
-        is_dict = isinstance(self.inputs, dict)
-        return list(self.inputs.items() if is_dict else enumerate(self.inputs))
+        if isinstance(self.inputs, dict):
+            return list(self.inputs.items())
+        return list(enumerate(self.inputs))
+
+    def like(self, parts: Sequence[Part]) -> dict[str, Part] | tuple[Part, ...]:
+        """Put other parts into the structure of the inputs."""
+        if isinstance(self.inputs, dict):
+            return dict(zip(self.inputs, parts, strict=True))
+        return tuple(parts)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any) -> MultiInput:
+    def __getitem__(self, rows: RowNumbers | tuple[RowNumbers, ...]) -> MultiInput:
         """Take some of the rows, by a slice, a mask or their numbers."""
         if isinstance(rows, tuple):  # scikit-learn asks for `[rows, ...]`
             rows = rows[0]
-        taken = {name: _safe_indexing(part, rows) for name, part in self.named()}
-        return MultiInput(taken if isinstance(self.inputs, dict) else taken.values())
+        return MultiInput(self.like([_safe_indexing(part, rows) for _, part in self.named()]))
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {np.shape(part)}" for name, part in self.named())
         return f"MultiInput({shapes})"
 
 
-def _n_rows(part: Any) -> int:
+def _n_rows(part: Input) -> int:
     return int(part.shape[0]) if getattr(part, "shape", ()) else len(part)
 
 
@@ -91,15 +105,16 @@ def is_multi_input(X: object) -> bool:
     return is_tuple or isinstance(X, (MultiInput, Mapping))
 
 
-def read_multi_input(X: Any, context: ReadContext) -> tuple[TensorRows, RowSchema]:
+def read_multi_input(
+    X: Mapping[str, Input] | Iterable[Input] | MultiInput, context: ReadContext
+) -> tuple[TensorRows, RowSchema]:
     """Check several inputs, each of shape (n_rows, ...), as a dict or tuple of tensors."""
     several = MultiInput(X)
-    tensors = {name: _read_part(part, name, context) for name, part in several.named()}
-    x = tensors if isinstance(several.inputs, dict) else tuple(tensors.values())
+    x = several.like([_read_part(part, name, context) for name, part in several.named()])
     return TensorRows(x), RowSchema(apply(lambda part: tuple(part.shape[1:]), x))
 
 
-def _read_part(part: Any, name: str | int, context: ReadContext) -> torch.Tensor:
+def _read_part(part: Input, name: str | int, context: ReadContext) -> torch.Tensor:
     """Make a tensor of one of several inputs."""
     if isinstance(part, torch.Tensor):
         x = detached(part)

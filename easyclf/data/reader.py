@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_sample_weight
 
@@ -25,9 +25,9 @@ from easyclf.targets import Labels, TargetEncoder, read_labels
 class _LabelledData(NamedTuple):
     """Rows, their labels and their weights, as the user gave them or a cache holds them."""
 
-    X: Any
-    y: Any
-    sample_weight: Any
+    X: object
+    y: object
+    sample_weight: ArrayLike | None
 
 
 class Reader:
@@ -78,11 +78,11 @@ class Reader:
 
     def read_training(
         self,
-        X: Any,
-        y: Any,
-        sample_weight: Any,
+        X: object,
+        y: object,
+        sample_weight: ArrayLike | None,
         encoder: TargetEncoder | None,
-        classes: Any,
+        classes: ArrayLike | None,
         *,
         needs_labels: bool,
     ) -> tuple[Rows, TargetEncoder]:
@@ -130,10 +130,10 @@ class Reader:
 
     def read_validation(
         self,
-        validation_data: Any,
-        X_val: Any,
-        y_val: Any,
-        sample_weight_val: Any,
+        validation_data: object,
+        X_val: object,
+        y_val: object,
+        sample_weight_val: ArrayLike | None,
         encoder: TargetEncoder,
     ) -> Rows | None:
         """Read the rows to validate on, under whichever names they were given; None without any.
@@ -168,7 +168,12 @@ class Reader:
         return self.read_labelled(X, y, sample_weight, encoder, "y_val")
 
     def read_labelled(
-        self, X: Any, y: Any, sample_weight: Any, encoder: TargetEncoder, name: str = "y"
+        self,
+        X: object,
+        y: object,
+        sample_weight: ArrayLike | None,
+        encoder: TargetEncoder,
+        name: str = "y",
     ) -> Rows:
         """Read rows to measure on, with labels, called `name`, encoded as those of training.
 
@@ -191,7 +196,7 @@ class Reader:
         weight = _read_weight(sample_weight, rows, labels)
         return rows.labelled(encoder.transform(labels, name), weight).without_zero_weights()
 
-    def read_inputs(self, X: Any) -> Rows:
+    def read_inputs(self, X: object) -> Rows:
         """Read rows to answer for, without labels.
 
         Raises
@@ -202,7 +207,7 @@ class Reader:
         with _unseen_draws(X):
             return self._read(X)
 
-    def _in_memory(self, X: Any, y: Any, sample_weight: Any) -> _LabelledData:
+    def _in_memory(self, X: object, y: object, sample_weight: ArrayLike | None) -> _LabelledData:
         """Read a dataset into memory, where the user wants it there."""
         if not (self._is_cached and self.carries_labels(X)):
             return _LabelledData(X, y, sample_weight)
@@ -213,7 +218,7 @@ class Reader:
             )
         return _LabelledData(fields.x, fields.y, fields.weight)
 
-    def _read(self, X: Any, sample_weight: Any = None) -> Rows:
+    def _read(self, X: object, sample_weight: ArrayLike | None = None) -> Rows:
         """Check X, and compare its rows with those of the training."""
         context = ReadContext(
             self._estimator,
@@ -265,7 +270,9 @@ def _unseen_draws(X: object) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _read_weight(sample_weight: Any, rows: Rows, labels: Labels) -> NDArray[np.float64] | None:
+def _read_weight(
+    sample_weight: ArrayLike | None, rows: Rows, labels: Labels
+) -> NDArray[np.float64] | None:
     """Read weights of shape (n_rows,); the lengths of rows, labels and weights are compared."""
     if rows.n_rows is not None and rows.n_rows != len(labels):
         raise ValueError(

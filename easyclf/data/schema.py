@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from easyclf.data.frame_encoder import FrameEncoder
+from easyclf.nested import Shapes
+
+# An array or a sparse matrix, as scikit-learn gives it back: neither it nor SciPy has types.
+Checked: TypeAlias = Any
 
 
 class RowSchema(NamedTuple):
@@ -27,7 +32,7 @@ class RowSchema(NamedTuple):
         How categories and gaps became numbers.
     """
 
-    shape: Any
+    shape: Shapes
     is_fixed: bool = True
     frame_encoder: FrameEncoder | None = None
 
@@ -52,7 +57,7 @@ class RowSchema(NamedTuple):
             )
 
 
-def _input_names(shape: Any) -> list[Any] | None:
+def _input_names(shape: Shapes) -> list[str] | list[int] | None:
     """The names or places of several inputs; None for one input."""
     if isinstance(shape, dict):
         return sorted(shape)
@@ -85,13 +90,13 @@ class ReadContext:
     loader_options: Mapping[str, Any]
     schema: RowSchema | None
     encodes_frames: bool
-    sample_weight: Any = None
+    sample_weight: ArrayLike | None = None
 
     @property
     def is_training(self) -> bool:
         """Whether these rows say what later ones have to look like."""
         return self.schema is None
 
-    def check(self, X: Any, **settings: Any) -> Any:
+    def check(self, X: object, **settings: bool | str) -> Checked:
         """Check X as scikit-learn does, its width and its names included, and give it back."""
         return validate_data(self.estimator, X=X, reset=self.is_training, **settings)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from easyclf.data.base import Order
-from easyclf.data.items import fields_of, other_shape, read_item
+from easyclf.data.items import Item, MapStyle, fields_of, other_shape, read_item
 from easyclf.randomness import own_states
 
 _CPU = torch.device("cpu")
@@ -54,8 +54,8 @@ class SeededReader(Dataset[Any]):
 
     def __init__(
         self,
-        dataset: Any,
-        collate: Callable[[list[Any]], Any],
+        dataset: MapStyle,
+        collate: Callable[[list[Item]], Item],
         shape: tuple[int, ...] | None,
     ) -> None:
         self._dataset, self._collate, self._shape = dataset, collate, shape
@@ -68,12 +68,12 @@ class SeededReader(Dataset[Any]):
         # A batch is one item of this reader, so the loader makes none itself.
         return DataLoader(self, batch_size=None, sampler=batches, **settings)
 
-    def __getitem__(self, batch: tuple[int, list[int]]) -> Any:
+    def __getitem__(self, batch: tuple[int, list[int]]) -> Item:
         seed, rows = batch
         with own_states(seed, _CPU):
             return self._collate(self.items(rows))
 
-    def items(self, rows: list[int]) -> list[Any]:
+    def items(self, rows: list[int]) -> list[Item]:
         """Read some rows, all at once where the dataset can."""
         if _reads_together(self._dataset):
             items = self._read_together(rows)
@@ -84,9 +84,9 @@ class SeededReader(Dataset[Any]):
                 self._check(row, fields_of(item).x)
         return items
 
-    def _read_together(self, rows: list[int]) -> list[Any]:
+    def _read_together(self, rows: list[int]) -> list[Item]:
         try:
-            return list(self._dataset.__getitems__(rows))
+            return list(cast(Any, self._dataset).__getitems__(rows))
         except Exception as error:
             error.add_note(
                 f"Raised by {type(self._dataset).__name__}.__getitems__ for the rows {rows[:5]}..."
@@ -106,5 +106,5 @@ def _reads_together(dataset: object) -> bool:
     return hasattr(dataset, "__getitems__")
 
 
-def _as_it_is(batch: Any) -> Any:
+def _as_it_is(batch: Item) -> Item:
     return batch

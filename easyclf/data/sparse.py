@@ -15,6 +15,7 @@ from easyclf.data.arrays import as_tensor, dtype_name
 from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source, bounds, row_order
 from easyclf.data.finite import find_not_finite
 from easyclf.data.formats import InputFormat
+from easyclf.data.frame_encoder import Frame
 from easyclf.data.rows import ArrayRows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.nested import Tensors
@@ -28,7 +29,7 @@ def is_sparse(X: object) -> bool:
     return bool(issparse(X))
 
 
-def read_sparse(X: Any, context: ReadContext) -> tuple[SparseRows, RowSchema]:
+def read_sparse(X: CSR | Frame, context: ReadContext) -> tuple[SparseRows, RowSchema]:
     """Check a sparse matrix, array or frame of shape (n_rows, n_columns), as CSR."""
     x = context.check(X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False)
     check_finite_sparse(x, context.dtype)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from easyclf.data.base import Encoder, Order, bounds
 from easyclf.data.caching import dataset_labels
-from easyclf.data.first_look import FirstLook
+from easyclf.data.first_look import DatasetLike, FirstLook
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields
 from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
@@ -25,7 +25,7 @@ from easyclf.nested import tensors_of
 from easyclf.targets import Labels
 
 
-def read_stream(X: Any, context: ReadContext) -> tuple[StreamRows, RowSchema]:
+def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSchema]:
     """Look at a stream."""
     look = FirstLook(X, context.loader_options)
     return StreamRows(look), look.check(context)

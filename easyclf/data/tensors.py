@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -50,14 +49,17 @@ def read_tensor(X: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowS
 
 
 def detached(X: torch.Tensor) -> torch.Tensor:
-    """Give a tensor of the same values and memory, which needs no gradient."""
+    """Give a tensor of the shape (n_rows, ...), values and memory of X; it needs no gradient."""
     x = X.detach()
     # Autograd does not take what was made under `torch.inference_mode`.
     return x.clone() if x.is_inference() else x
 
 
-def read_array(X: Any, context: ReadContext) -> tuple[TensorRows, RowSchema]:
-    """Make a tensor of an array, a list or a frame of numbers, with scikit-learn's checks."""
+def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
+    """Make a tensor of shape (n_rows, ...) of an array, a list or a frame of numbers.
+
+    The checks are scikit-learn's.
+    """
     try:
         x = context.check(X, allow_nd=True, ensure_all_finite=False)
     except ValueError as error:
@@ -72,7 +74,7 @@ def rows_of_tensor(x: torch.Tensor, context: ReadContext) -> tuple[TensorRows, R
     return TensorRows(x), RowSchema(tuple(x.shape[1:]))
 
 
-def _explain(X: Any, error: ValueError) -> None:
+def _explain(X: object, error: ValueError) -> None:
     """Raise a better error where X has ragged rows, several arrays or text; else do nothing."""
     if issparse(X):
         return
@@ -85,7 +87,7 @@ def _explain(X: Any, error: ValueError) -> None:
     _refuse_text(X, error)
 
 
-def _refuse_ragged_rows(X: Any, error: ValueError) -> None:
+def _refuse_ragged_rows(X: object, error: ValueError) -> None:
     if not (isinstance(X, (list, tuple)) and all(isinstance(row, (list, tuple)) for row in X)):
         return
     for number, row in enumerate(X):
@@ -96,7 +98,7 @@ def _refuse_ragged_rows(X: Any, error: ValueError) -> None:
             ) from error
 
 
-def _refuse_text(X: Any, error: ValueError) -> None:
+def _refuse_text(X: object, error: ValueError) -> None:
     names = getattr(X, "columns", None)
     for index, value in np.ndenumerate(np.asarray(X, dtype=object)):
         if isinstance(value, (str, bytes)):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from easyclf.checks import name_of
+from easyclf.nested import Tensors
 
 Transform = Callable[[Any], Any]
+# Whatever a transform of the user's returns, before it is checked.
+Returned: TypeAlias = Any
 # Transforms of torchvision's that do the same to every image, or draw for every pixel: they take
 # whole batches. All others draw once a call, and are called for one image at a time.
 _FOR_BATCHES = {
@@ -60,7 +63,7 @@ class Preprocessing:
         return is_vision(self._transform)
 
     @torch.no_grad()
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: Tensors) -> Tensors:
         """Transform a batch of shape (n_rows, ...)."""
         return _checked(_called(self._transform, x, self._name), x, self._name)
 
@@ -111,14 +114,14 @@ class Augmentation:
         return Augmentation(self._augment, device)
 
     @torch.no_grad()
-    def inputs(self, x: Any) -> Any:
+    def inputs(self, x: Tensors) -> Tensors:
         """Change each row of a batch of shape (n_rows, ...) in its own way."""
         for stage in self._stages:
             x = _checked(stage(x), x, "augment")
         return x
 
     @torch.no_grad()
-    def mixed(self, x: Any, y: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    def mixed(self, x: Tensors, y: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
         """Mix inputs of shape (n_rows, ...) and targets of shape (n_rows,).
 
         The mixed targets have shape (n_rows, n_classes): the share of each class.
@@ -128,11 +131,11 @@ class Augmentation:
         return x, y
 
 
-def _mix(mixer: Callable[..., Any], batch: tuple[Any, ...]) -> Any:
+def _mix(mixer: Callable[..., Any], batch: tuple[object, ...]) -> Returned:
     return mixer(*batch)
 
 
-def _called(transform: Transform, x: Any, name: str) -> Any:
+def _called(transform: Transform, x: object, name: str) -> Returned:
     try:
         return transform(x)
     except Exception as error:
@@ -143,7 +146,7 @@ def _called(transform: Transform, x: Any, name: str) -> Any:
         raise
 
 
-def _checked(result: object, batch: object, name: str) -> Any:
+def _checked(result: object, batch: object, name: str) -> Tensors:
     """Give the result of a transform, and refuse it if it is not a batch of as many rows."""
     if isinstance(result, torch.Tensor) and isinstance(batch, torch.Tensor):
         if result.ndim == 0 or len(result) != len(batch):

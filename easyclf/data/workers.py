@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, cast
 
 from torch.utils.data import DataLoader
 
@@ -13,7 +13,7 @@ _PASSED_ON = "Caught"
 _WORKER_DIED = "DataLoader worker (pid"
 
 
-def iterate(loader: Any) -> Generator[Any]:
+def iterate(loader: DataLoader[Any]) -> Generator[Any]:
     """Yield the batches of a loader; its processes end with that, unless it is to keep them.
 
     Raises
@@ -50,15 +50,16 @@ def dead_worker(error: BaseException) -> RuntimeError:
     )
 
 
-def shut_down(iterator: Any) -> None:
+def shut_down(iterator: Iterator[object]) -> None:
     """End the workers of a loader's iterator, also if torch reports there that one has died."""
+    end = cast(Any, iterator)._shutdown_workers
     try:
-        iterator._shutdown_workers()
+        end()
     except RuntimeError as error:
         if not says_worker_died(error):
             raise
         # The first call may have been cut short; a second one after a whole one does nothing.
-        iterator._shutdown_workers()
+        end()
 
 
 def end_kept_workers(loader: DataLoader[Any]) -> None:

@@ -25,7 +25,7 @@ from easyclf.exceptions import TrainingDiverged
 from easyclf.nested import first_of
 from easyclf.precision import Precision
 from easyclf.randomness import epoch_seed, seed_generators
-from easyclf.snapshots import Snapshot, are_finite
+from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.tape import Tapes
 
@@ -149,7 +149,7 @@ class Trainer:
         metrics = self._train_epoch(Order(seed, self._plan.is_shuffled), interruption)
         self._step.show_gradients()
         logs = metrics.read()
-        if not math.isfinite(logs["loss"]) or not are_finite(state.module.parameters()):
+        if not math.isfinite(logs["loss"]) or not finite.are_weights_finite():
             finite.restore()
             # Its averages of the gradients are no longer finite either.
             state.optimizer.state.clear()

@@ -15,6 +15,8 @@ from torch import nn
 from easyclf import Estimator, LambdaCallback
 from easyclf.data import Source
 from easyclf.engine.trainer import Trainer
+from easyclf.exceptions import TapeDiffers
+from easyclf.tape.tapes import Player
 
 
 def test_compile_calls_the_compiled_module_and_keeps_the_own_one(monkeypatch, blobs, network):
@@ -104,3 +106,92 @@ def test_the_rows_are_given_back_with_the_end_of_a_fit(parameters):
         assert alive() <= before
     finally:
         gc.enable()
+
+
+# A tape that differs
+
+
+@pytest.fixture
+def differing(monkeypatch):
+    """A function after which the tapes of a training differ at their third play."""
+
+    def differ(at=3):
+        plays = []
+
+        def play(player, batch):
+            plays.append(batch)
+            if len(plays) == at:
+                raise TapeDiffers("its figures are others")
+
+        monkeypatch.setattr(Player, "play", play)
+
+    return differ
+
+
+def weights(clf):
+    return {name: tensor.tolist() for name, tensor in clf.module_.state_dict().items()}
+
+
+def test_a_tape_that_differs_begins_the_fit_again_without_tapes(differing, blobs, network):
+    X, y = blobs
+    clf = Estimator(network, epochs=3, batch_size=10, random_state=0)
+    plain = clone_with(clf, compile=False).fit(X, y, validation_data=(X, y))
+    differing()
+
+    with pytest.warns(UserWarning, match="recording of Sequential .* begins again") as caught:
+        clf.fit(X, y, validation_data=(X, y))
+
+    assert len(caught) == 1
+    assert weights(clf) == weights(plain)
+    assert clf.history_["val_loss"].tolist() == plain.history_["val_loss"].tolist()
+
+
+def test_callbacks_are_told_that_a_fit_begins_again(differing, blobs, network):
+    differing(at=5)
+    calls = []
+    callback = LambdaCallback(
+        on_train_begin=lambda state: calls.append("begin"),
+        on_epoch_end=lambda state: calls.append(state.epoch),
+        close=lambda state: calls.append("close"),
+    )
+
+    with pytest.warns(UserWarning, match="begins again"):
+        Estimator(network, epochs=2, batch_size=10, callbacks=[callback]).fit(*blobs)
+
+    assert calls == ["begin", 1, "close", "begin", 1, 2, "close"]
+
+
+def test_a_fit_that_goes_on_begins_again_from_the_earlier_one(differing, blobs, network):
+    clf = Estimator(network, epochs=2, batch_size=10, random_state=0, warm_start=True)
+    plain = clone_with(clf, compile=False).fit(*blobs).fit(*blobs)
+    clf.fit(*blobs)
+    differing()
+
+    with pytest.warns(UserWarning, match="begins again"):
+        clf.fit(*blobs)
+
+    assert clf.history_["epoch"].tolist() == [1, 2, 3, 4]
+    assert weights(clf) == weights(plain)
+
+
+def test_a_stream_is_never_taped(monkeypatch, blobs, network):
+    """It cannot begin again if a tape were to differ."""
+
+    class Once(torch.utils.data.IterableDataset):
+        def __init__(self):
+            self.rows = [
+                (torch.tensor(x), int(label)) for x, label in zip(*blobs, strict=True)
+            ] * 10
+
+        def __len__(self):
+            return len(self.rows)
+
+        def __iter__(self):
+            return iter(self.rows)
+
+    taped = []
+    monkeypatch.setattr(Player, "_record", lambda *_: taped.append(1))
+
+    Estimator(network, epochs=40, batch_size=10, random_state=0).fit(Once())
+
+    assert not taped
