@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 
 from easyclf.data.base import IN_ORDER, Order
 from easyclf.data.items import (
+    Column,
     Fields,
     Item,
     batch_fields,
@@ -32,6 +33,8 @@ _COMPARED_ROWS = 20
 KEPT_ITEMS = 4
 # A Dataset of torch, a DataLoader, or what is like them: its class has no base in common.
 DatasetLike: TypeAlias = Any
+# Weights below 2 to this power need no scaling: float32 holds 2**127, and sums of them.
+_PLAIN_EXPONENT = 32
 # What labels and names of classes are kept in.
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
@@ -86,8 +89,8 @@ class FirstLook:
         The user's.
     is_stream : bool
         Whether rows only come one after the other.
-    labels : dict of int to label
-        The labels that were seen, by their rows.
+    labels, weights : dict of int to label or weight
+        Those that were seen, by their rows.
     """
 
     def __init__(
@@ -104,7 +107,10 @@ class FirstLook:
         elif loader_options.get("collate_fn") is not None:
             self._collate = loader_options["collate_fn"]
         self._items = dict(items or {})
-        self.labels = {row: fields_of(item).y for row, item in self._items.items()}
+        self.labels: dict[int, Column] = {}
+        self.weights: dict[int, Column] = {}
+        for row, item in self._items.items():
+            self.note(row, item)
 
     @property
     def name(self) -> str:
@@ -220,15 +226,37 @@ class FirstLook:
     def _item(self, row: int) -> Item:
         if row not in self._items:
             self._items[row] = read_item(self.dataset, row)
-            self.labels[row] = fields_of(self._items[row]).y
+            self.note(row, self._items[row])
         return self._items[row]
+
+    def note(self, row: int, item: Item) -> None:
+        """Keep the label and the weight of an item."""
+        fields = fields_of(item)
+        self.labels[row], self.weights[row] = fields.y, fields.weight
+
+    @functools.cached_property
+    def is_weighted(self) -> bool:
+        """Whether rows have weights."""
+        if self.makes_batches or self.has_own_collation:
+            return self.first(1).weight is not None
+        return fields_of(self.first_items(1)[0]).weight is not None
+
+    @functools.cached_property
+    def weight_scale(self) -> float:
+        """A power of two that brings the weights seen so far near 1, if they are far from it."""
+        first = self.first(KEPT_ITEMS).weight
+        weights = [weight for weight in self.weights.values() if weight is not None]
+        seen = np.asarray(weights or first, dtype=np.float64)
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        exponent = int(np.frexp(seen.max())[1]) if seen.size else 0
+        return 1.0 if abs(exponent) < _PLAIN_EXPONENT else float(np.ldexp(1.0, -exponent))
 
     def label(self, row: int) -> Item:
         """Give the label of a row of a map-style dataset, and keep it."""
         if row < KEPT_ITEMS:
             self._item(row)
         elif row not in self.labels:
-            self.labels[row] = fields_of(read_item(self.dataset, row)).y
+            self.note(row, read_item(self.dataset, row))
         return self.labels[row]
 
     @functools.cached_property
@@ -237,7 +265,8 @@ class FirstLook:
 
         An array of shape (n_rows,) or (n_rows, n_labels).
         """
-        if self.is_stream or self.n_rows is None:
+        # Labels alone do not tell which rows have weight 0.
+        if self.is_stream or self.n_rows is None or self.is_weighted:
             return None
         labels = _carried_labels(self.dataset)
         if labels is None or labels.dtype == object:

@@ -6,10 +6,8 @@ import inspect
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch.utils.data import (
     DataLoader,
     RandomSampler,
@@ -19,16 +17,15 @@ from torch.utils.data import (
 
 from easyclf.checks import did_you_mean
 from easyclf.data.base import Encoder, Order
-from easyclf.data.caching import dataset_labels
+from easyclf.data.caching import carried_labels, dataset_labels
 from easyclf.data.first_look import FirstLook, is_dataset
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields
-from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
-from easyclf.data.rows import STREAMED_ROWS
+from easyclf.data.loading import LoadedSource, UnpickableRows, labels_to_targets
+from easyclf.data.rows import STREAMED_ROWS, OwnLabels
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.streams import EpochCheck
 from easyclf.data.workers import end_kept_workers, iterate
-from easyclf.targets import Labels
 
 _RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 # The options of a DataLoader that easyclf sets itself.
@@ -86,24 +83,15 @@ def read_loader(X: DataLoader[Any], context: ReadContext) -> tuple[LoaderRows, R
 
 
 @dataclass(frozen=True)
-class LoaderRows(LoadedRows):
+class LoaderRows(UnpickableRows):
     """Rows of a DataLoader of the user's."""
-
-    can_be_split: ClassVar[bool] = False
-
-    @property
-    def n_rows(self) -> int | None:
-        return len(self.codes) if self.codes is not None else self.look.n_rows
 
     @property
     def can_repeat(self) -> bool:
         return not self.look.may_be_read_once
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
-        return dataset_labels(self.look) if needs_all else self.look.carried_labels
-
-    def take(self, row_numbers: NDArray[np.intp]) -> LoaderRows:
-        raise TypeError(f"`X` is a {self.kind_name}, whose rows cannot be picked by their numbers.")
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
+        return dataset_labels(self.look) if needs_all else carried_labels(self.look)
 
     def training_batch_size(self, asked: int | str) -> int:
         if asked != "auto":

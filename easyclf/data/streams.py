@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from easyclf.data.base import Encoder, Order, bounds
@@ -16,14 +15,13 @@ from easyclf.data.caching import dataset_labels
 from easyclf.data.first_look import DatasetLike, FirstLook
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields, Item, batch_fields
-from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
+from easyclf.data.loading import LoadedSource, UnpickableRows, labels_to_targets
 from easyclf.data.opened import ResumedStream, may_be_read_once
-from easyclf.data.rows import chosen_batch_size
+from easyclf.data.rows import OwnLabels, chosen_batch_size
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.seeded import seeded
 from easyclf.data.workers import iterate
 from easyclf.nested import tensors_of
-from easyclf.targets import Labels
 
 
 def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSchema]:
@@ -33,24 +31,15 @@ def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSc
 
 
 @dataclass(frozen=True)
-class StreamRows(LoadedRows):
+class StreamRows(UnpickableRows):
     """Rows of a stream."""
-
-    can_be_split: ClassVar[bool] = False
-
-    @property
-    def n_rows(self) -> int | None:
-        return len(self.codes) if self.codes is not None else self.look.n_rows
 
     @property
     def can_repeat(self) -> bool:
         return not self.look.may_be_read_once
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
         return dataset_labels(self.look) if needs_all else None
-
-    def take(self, row_numbers: NDArray[np.intp]) -> StreamRows:
-        raise TypeError(f"`X` is a {self.kind_name}, whose rows cannot be picked by their numbers.")
 
     def training_batch_size(self, asked: int | str) -> int:
         return chosen_batch_size(asked, self.n_rows, self.kind_name)
