@@ -23,11 +23,7 @@ from easyclf.history import History
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
-from easyclf.parameters import (
-    ForwardedParameters,
-    forwarded,
-    hide_keywords,
-)
+from easyclf.parameters import ForwardedParameters, forwarded
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
 from easyclf.targets import Labels, accuracy, read_labels
@@ -190,7 +186,6 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     device_ = FittedAttribute[torch.device]()
     _fitted: Fitted
 
-    @hide_keywords
     def __init__(
         self,
         module: ModuleLike = None,
@@ -303,7 +298,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             seed = draw_seed(self.random_state) if previous is None else previous.seed
             if is_split:
                 train, valid = train.split(self.validation_split, seed, encoder.classes_)
-            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=self.epochs)
+            settings = Settings.of(self._settings(), seed=seed, epochs=self.epochs)
             self._train(
                 Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
             )
@@ -355,7 +350,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                 needs_labels=False,
             )
             seed = draw_seed(self.random_state) if previous is None else previous.seed
-            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=1)
+            settings = Settings.of(self._settings(), seed=seed, epochs=1)
             self._train(Fitting(settings, train, None, reader, encoder, previous), [])
         return self
 
@@ -553,7 +548,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         owner = type(self).__name__
         if isinstance(self.optimizer, str | torch.optim.Optimizer):
             resolve_optimizer(self.optimizer)
-        allowed.check_values(owner, _CONSTRAINTS, self.get_params(deep=False))
+        allowed.check_values(owner, _CONSTRAINTS, self._settings())
         check_callbacks(owner, self.callbacks)
 
     def _check_classes(self, y: Any, classes: ArrayLike | None) -> None:
@@ -585,7 +580,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         return Reader(
             self,
             precision_dtype(self.precision) if fitted is None else fitted.precision.dtype,
-            forwarded(self.get_params(deep=False), "loader"),
+            forwarded(vars(self), "loader"),
             None if fitted is None else fitted.schema,
             is_cached=bool(self.cache) if is_cached is None else is_cached,
             encodes_frames=self.module is None,
