@@ -232,7 +232,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         X : array-like, sparse matrix, frame, tensor, dict or tuple of them, Dataset or DataLoader
             Rows of any number type, shape (n_samples, n_features) or (n_samples, ...). A dict
             of inputs becomes `forward(**inputs)`, a tuple `forward(*inputs)`. A Dataset or
-            DataLoader yields (x, y), (x, y, weight) or a dict, and stands alone.
+            DataLoader yields (x, y), (x, y, weight) or a dict; a DataLoader stands alone.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes of any type, or a 0/1 column for each label (multilabel).
         sample_weight : array-like of shape (n_samples,), default=None

@@ -18,6 +18,7 @@ from easyclf.data.kinds import kind_of
 from easyclf.data.loaders import check_options
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.slices import with_labels
 from easyclf.randomness import isolated
 from easyclf.targets import Labels, TargetEncoder, read_labels
 
@@ -112,6 +113,7 @@ class Reader:
         ValueError, TypeError
             If the rows, labels or weights cannot be used.
         """
+        X, y, sample_weight = with_labels(X, y, sample_weight, "y")
         _check_given(X, y, sample_weight, "y")
         check_options(self._loader_options, X)
         self.class_names = class_names(X)
@@ -182,6 +184,7 @@ class Reader:
         ValueError, TypeError
             If the rows do not look like those of training, or labels or weights cannot be used.
         """
+        X, y, sample_weight = with_labels(X, y, sample_weight, name)
         _check_given(X, y, sample_weight, name)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
