@@ -20,6 +20,7 @@ from easyclf.data.loaders import check_options
 from easyclf.data.multi_input import MultiInput, read_multi_input
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.slices import with_labels
 from easyclf.randomness import isolated
 from easyclf.targets import TargetEncoder, read_labels
 
@@ -114,6 +115,7 @@ class Reader:
         ValueError, TypeError
             If the rows, labels or weights cannot be used.
         """
+        X, y, sample_weight = with_labels(X, y, sample_weight, "y")
         _check_given(X, y, sample_weight, "y")
         check_options(self._loader_options, X)
         self.class_names = class_names(X)
@@ -186,6 +188,7 @@ class Reader:
         ValueError, TypeError
             If the rows do not look like those of training, or labels or weights cannot be used.
         """
+        X, y, sample_weight = with_labels(X, y, sample_weight, name)
         _check_given(X, y, sample_weight, name)
         counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
