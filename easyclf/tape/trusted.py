@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-
 # Files and folders of torch and torchvision whose functions compute, read settings, or look at
 # modules; those that change anything are found by their operations (`purity.py`).
 _TORCH_HOMES = (
