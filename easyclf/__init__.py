@@ -3,7 +3,7 @@
 from importlib.metadata import version
 
 from easyclf.callbacks import AccuracyLogger, Callback, EarlyStopping, LambdaCallback, ProgressBar
-from easyclf.data import MultiInput
+from easyclf.data import MultiInput, SliceDataset
 from easyclf.estimator import Estimator
 from easyclf.exceptions import TrainingDiverged
 from easyclf.mlp import MLP
@@ -19,5 +19,6 @@ __all__ = [
     "LambdaCallback",
     "MultiInput",
     "ProgressBar",
+    "SliceDataset",
     "TrainingDiverged",
 ]

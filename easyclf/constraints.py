@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
+import torch
 
 from easyclf.exceptions import InvalidParameterError
 
@@ -107,3 +108,36 @@ def _is_real(value: object) -> TypeGuard[float]:
 
 def _is_positive(value: object) -> bool:
     return _is_real(value) and 0 < value < math.inf
+
+
+# The parameters of `Estimator`.
+OF_ESTIMATOR = {
+    "module": [CALLABLE, instance(str), NONE],
+    "loss": [instance(str), CALLABLE],
+    "optimizer": [instance(str), CALLABLE],
+    "lr": [positive(), positive_numbers()],
+    "epochs": [integer(1)],
+    "batch_size": [text("auto"), integer(1), integers(-1)],
+    "shuffle": [BOOLEAN],
+    "validation_split": [fraction()],
+    "callbacks": [instance(list), instance(tuple), NONE],
+    "class_weight": [instance(dict), text("balanced"), NONE],
+    "classes": [ARRAY_LIKE, NONE],
+    "preprocess": [CALLABLE, NONE],
+    "augment": [CALLABLE, NONE],
+    "cache": [BOOLEAN],
+    "freeze": [
+        instance(str),
+        instance(list),
+        instance(tuple),
+        NONE,
+    ],
+    "device": [instance(str), instance(torch.device)],
+    "precision": [text("float32", "float64", "bf16", "fp16")],
+    "compile": [text("auto"), BOOLEAN],
+    "clip_grad_norm": [positive(), NONE],
+    "accumulate": [integer(1)],
+    "random_state": [SEED, RANDOM_STATE, NONE],
+    "warm_start": [BOOLEAN],
+    "verbose": [text("auto"), integers(0, 1, 2)],
+}

@@ -13,8 +13,16 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from easyclf import constraints as allowed
-from easyclf.callbacks import AccuracyLogger, Callback, ProgressBar, check_callbacks, is_watched
+from easyclf.callbacks import (
+    AccuracyLogger,
+    Callback,
+    ProgressBar,
+    check_callbacks,
+    give_results,
+    is_watched,
+    results_of,
+)
+from easyclf.constraints import OF_ESTIMATOR, check_values
 from easyclf.data import Reader
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.engine import Fitted, FittedAttribute, Fitting, Settings
@@ -23,45 +31,10 @@ from easyclf.history import History
 from easyclf.losses import LossLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
-from easyclf.parameters import (
-    ForwardedParameters,
-    forwarded,
-    hide_keywords,
-)
+from easyclf.parameters import ForwardedParameters, forwarded
 from easyclf.precision import precision_dtype
 from easyclf.randomness import draw_seed
 from easyclf.targets import Labels, accuracy, read_labels
-
-_CONSTRAINTS = {
-    "module": [allowed.CALLABLE, allowed.instance(str), allowed.NONE],
-    "loss": [allowed.instance(str), allowed.CALLABLE],
-    "optimizer": [allowed.instance(str), allowed.CALLABLE],
-    "lr": [allowed.positive(), allowed.positive_numbers()],
-    "epochs": [allowed.integer(1)],
-    "batch_size": [allowed.text("auto"), allowed.integer(1), allowed.integers(-1)],
-    "shuffle": [allowed.BOOLEAN],
-    "validation_split": [allowed.fraction()],
-    "callbacks": [allowed.instance(list), allowed.instance(tuple), allowed.NONE],
-    "class_weight": [allowed.instance(dict), allowed.text("balanced"), allowed.NONE],
-    "classes": [allowed.ARRAY_LIKE, allowed.NONE],
-    "preprocess": [allowed.CALLABLE, allowed.NONE],
-    "augment": [allowed.CALLABLE, allowed.NONE],
-    "cache": [allowed.BOOLEAN],
-    "freeze": [
-        allowed.instance(str),
-        allowed.instance(list),
-        allowed.instance(tuple),
-        allowed.NONE,
-    ],
-    "device": [allowed.instance(str), allowed.instance(torch.device)],
-    "precision": [allowed.text("float32", "float64", "bf16", "fp16")],
-    "compile": [allowed.text("auto"), allowed.BOOLEAN],
-    "clip_grad_norm": [allowed.positive(), allowed.NONE],
-    "accumulate": [allowed.integer(1)],
-    "random_state": [allowed.SEED, allowed.RANDOM_STATE, allowed.NONE],
-    "warm_start": [allowed.BOOLEAN],
-    "verbose": [allowed.text("auto"), allowed.integers(0, 1, 2)],
-}
 
 
 class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
@@ -190,13 +163,12 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
     device_ = FittedAttribute[torch.device]()
     _fitted: Fitted
 
-    @hide_keywords
     def __init__(
         self,
         module: ModuleLike = None,
         *,
         loss: LossLike = "auto",
-        optimizer: Any = "adam",
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
         lr: float | Mapping[str, float] = 1e-3,
         epochs: int = 50,
         batch_size: int | str = "auto",
@@ -260,7 +232,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         X : array-like, sparse matrix, frame, tensor, dict or tuple of them, Dataset or DataLoader
             Rows of any number type, shape (n_samples, n_features) or (n_samples, ...). A dict
             of inputs becomes `forward(**inputs)`, a tuple `forward(*inputs)`. A Dataset or
-            DataLoader yields (x, y), (x, y, weight) or a dict, and stands alone.
+            DataLoader yields (x, y), (x, y, weight) or a dict; a DataLoader stands alone.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Classes of any type, or a 0/1 column for each label (multilabel).
         sample_weight : array-like of shape (n_samples,), default=None
@@ -303,7 +275,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             seed = draw_seed(self.random_state) if previous is None else previous.seed
             if is_split:
                 train, valid = train.split(self.validation_split, seed, encoder.classes_)
-            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=self.epochs)
+            settings = Settings.of(self._settings(), seed=seed, epochs=self.epochs)
             self._train(
                 Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
             )
@@ -355,7 +327,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
                 needs_labels=False,
             )
             seed = draw_seed(self.random_state) if previous is None else previous.seed
-            settings = Settings.of(self.get_params(deep=False), seed=seed, epochs=1)
+            settings = Settings.of(self._settings(), seed=seed, epochs=1)
             self._train(Fitting(settings, train, None, reader, encoder, previous), [])
         return self
 
@@ -522,7 +494,14 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         if self._is_fitted():
             # What was fitted on an accelerator is to be read on any machine.
             state["_fitted"] = self._fitted.on_cpu()
+            state["_results"] = [results_of(callback) for callback in self.callbacks or ()]
         return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        results = state.pop("_results", ())
+        super().__setstate__(state)
+        for callback, of_callback in zip(self.callbacks or (), results, strict=False):
+            give_results(callback, of_callback)
 
     @contextmanager
     def _begun(self) -> Iterator[None]:
@@ -553,7 +532,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         owner = type(self).__name__
         if isinstance(self.optimizer, str | torch.optim.Optimizer):
             resolve_optimizer(self.optimizer)
-        allowed.check_values(owner, _CONSTRAINTS, self.get_params(deep=False))
+        check_values(owner, OF_ESTIMATOR, self._settings())
         check_callbacks(owner, self.callbacks)
 
     def _check_classes(self, y: Any, classes: ArrayLike | None) -> None:
@@ -585,7 +564,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         return Reader(
             self,
             precision_dtype(self.precision) if fitted is None else fitted.precision.dtype,
-            forwarded(self.get_params(deep=False), "loader"),
+            forwarded(vars(self), "loader"),
             None if fitted is None else fitted.schema,
             is_cached=bool(self.cache) if is_cached is None else is_cached,
             encodes_frames=self.module is None,

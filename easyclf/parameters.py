@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from sklearn.base import BaseEstimator
 
 from easyclf.checks import did_you_mean
+from easyclf.constructors import parameter_names, takes_any_parameter, watch_constructor
 from easyclf.vocabulary import FOREIGN_PARAMETERS, FOREIGN_PREFIXES
 
 PREFIXES = ("module", "optimizer", "loss", "loader")
@@ -65,22 +64,44 @@ def forwarded(parameters: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     }
 
 
-def hide_keywords(function: Callable[..., None]) -> Callable[..., None]:
-    """Leave `**keywords` out of the signature shown, in which scikit-learn reads the parameters."""
-
-    @functools.wraps(function)
-    def wrapper(*args: Any, **keywords: Any) -> None:
-        function(*args, **keywords)
-
-    signature = inspect.signature(function)
-    wrapper.__signature__ = signature.replace(  # type: ignore[attr-defined]
-        parameters=[p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    )
-    return wrapper
-
-
 class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
-    """`get_params` and `set_params` with the forwarded parameters, kept as plain attributes."""
+    """`get_params` and `set_params` with the forwarded parameters, kept as plain attributes.
+
+    A subclass with a constructor of its own has the parameters of that constructor.
+    """
+
+    # Names that the constructor of a subclass set itself, by its other parameters.
+    _set_by_subclass: frozenset[str] = frozenset()
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        watch_constructor(cls)
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        """Names of the parameters, sorted: those of the constructor, as in scikit-learn."""
+        return parameter_names(cls)
+
+    @classmethod
+    def _names_above(cls) -> list[str]:
+        """Names of the parameters of `Estimator`, above any subclass."""
+        return next(
+            base._parameter_names()
+            for base in cls.__mro__
+            if issubclass(base, ForwardedParameters) and ForwardedParameters in base.__bases__
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        """The values of the parameters of `Estimator`, those that a subclass set included."""
+        attributes, names = vars(self), self._names_above()
+        if not attributes.keys() >= {*names}:
+            raise TypeError(
+                f"{type(self).__name__}.__init__ does not call `super().__init__`, which keeps the "
+                "parameters of Estimator."
+            )
+        return {
+            name: value for name, value in attributes.items() if name in names or is_forwarded(name)
+        }
 
     def _set_forwarded(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
@@ -88,7 +109,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
                 _, separator, rest = name.partition("__")
                 candidates = [f"{prefix}__{rest}" for prefix in PREFIXES]
                 if not separator:
-                    candidates = self._get_param_names()
+                    candidates = self._parameter_names()
                 raise TypeError(
                     f"{type(self).__name__} has no parameter `{name}`{suggestion(name, candidates)}"
                 )
@@ -105,13 +126,17 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         params : dict of str to object
-            Parameter names and their values.
+            Parameter names and their values; for a subclass those of its own constructor.
         """
-        own: dict[str, Any] = super().get_params(deep=deep)
-        return own | {name: value for name, value in vars(self).items() if is_forwarded(name)}
+        parameters: dict[str, Any] = super().get_params(deep=deep)
+        if takes_any_parameter(type(self)):
+            parameters |= {n: value for n, value in vars(self).items() if is_forwarded(n)}
+        return {n: value for n, value in parameters.items() if n not in self._set_by_subclass}
 
     def set_params(self, **params: Any) -> ForwardedParameters:
         """Set parameters of this estimator; what was learned stays until the next `fit`.
+
+        The constructor of a subclass is called anew, since it may make one parameter of another.
 
         Parameters
         ----------
@@ -128,38 +153,51 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
         ValueError
             If a name is not a parameter.
         """
-        own = {name: value for name, value in params.items() if not is_forwarded(name)}
-        names = self._get_param_names()
-        for name in own:
-            if name not in names:
+        names, takes_any = self._parameter_names(), takes_any_parameter(type(self))
+        for name in params:
+            if name not in names and not (takes_any and is_forwarded(name)):
+                also = f", and any {', '.join(f'`{prefix}__*`' for prefix in PREFIXES)}"
                 raise ValueError(
                     f"Invalid parameter {name!r} for estimator {type(self).__name__}"
-                    f"{suggestion(name, names)} Valid parameters are: {names}, and any "
-                    f"{', '.join(f'`{prefix}__*`' for prefix in PREFIXES)}."
+                    f"{suggestion(name, names)} Valid parameters are: {names}"
+                    f"{also if takes_any else ''}."
                 )
-        super().set_params(**own)
-        for name, value in params.items():
-            if is_forwarded(name):
-                setattr(self, name, value)
+        if params and "_set_by_subclass" in vars(self):
+            self._construct_anew(params)
+        else:
+            self.__dict__.update(params)
         return self
+
+    def _construct_anew(self, changed: Mapping[str, Any]) -> None:
+        """Call the constructor of a subclass with other parameters; what was learned stays."""
+        parameters = self.get_params(deep=False) | dict(changed)
+        before = vars(self).copy()
+        self.__dict__ = {name: value for name, value in before.items() if not is_forwarded(name)}
+        try:
+            self.__init__(**parameters)  # type: ignore[misc]
+        except BaseException:
+            self.__dict__ = before
+            raise
 
     @contextmanager
     def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
         """Other parameters, for a while."""
-        known = self._get_param_names()
+        own, above = self._parameter_names(), self._names_above()
         for name in overrides:
-            if name not in known and not is_forwarded(name):
+            if name not in own and name not in above and not is_forwarded(name):
                 raise TypeError(
-                    f"`fit` got an unknown argument `{name}`{suggestion(name, known)} It takes "
+                    f"`fit` got an unknown argument `{name}`{suggestion(name, own)} It takes "
                     f"the parameters of {type(self).__name__} beside its own."
                 )
-        before = vars(self).copy()
-        self.set_params(**overrides)
+        before = {name: value for name, value in vars(self).items() if name in {*own, *above}}
+        before |= {name: value for name, value in vars(self).items() if is_forwarded(name)}
+        takes_any = takes_any_parameter(type(self))
+        is_own = {name: name in own or (takes_any and is_forwarded(name)) for name in overrides}
+        self.set_params(**{name: value for name, value in overrides.items() if is_own[name]})
+        self.__dict__.update({name: value for name, value in overrides.items() if not is_own[name]})
         try:
             yield
         finally:
-            for name in overrides:
-                if name in before:
-                    setattr(self, name, before[name])
-                else:
-                    delattr(self, name)
+            for name in [name for name in vars(self) if is_forwarded(name)]:
+                delattr(self, name)
+            self.__dict__.update(before)

@@ -131,3 +131,33 @@ FOREIGN_HOOKS = _by_word(
         ),
     }
 )
+# Methods of estimators and models, which are overridden there.
+FOREIGN_METHODS = _by_word(
+    {
+        "`loss`, a function `(output, target)` that gives a value for each row": (
+            "get_loss compute_loss initialize_criterion"
+        ),
+        "a `Callback`, whose `on_batch_begin` and `on_batch_end` stand around every step": (
+            "train_step train_step_single training_step run_single_epoch fit_loop train_on_batch "
+            "make_train_function"
+        ),
+        "a `Callback`, whose hooks have the figures of an epoch in `state.logs`": (
+            "validation_step evaluation_step test_step on_train_begin on_train_end on_epoch_begin "
+            "on_epoch_end on_batch_begin on_batch_end on_grad_computed initialize_callbacks "
+            "configure_callbacks notify initialize_history"
+        ),
+        "`optimizer`, a function `params -> Optimizer`": (
+            "initialize_optimizer configure_optimizers optimizer_step"
+        ),
+        "`module`, a function that makes it, with `module__*` for its arguments": (
+            "initialize_module initialize build_model build"
+        ),
+        "`module`, whose `forward` it is": "forward infer call forward_iter predict_step",
+        "`fit(dataset)`, with `loader__*` for how it is read": (
+            "get_dataset get_iterator get_train_data train_dataloader val_dataloader"
+        ),
+        "`fit(X, y, validation_data=...)` or `validation_split`": "get_split_datasets",
+        "`preprocess`, which is given every batch of X on the device": "check_data prepare_data",
+        "`loss`, by which the probabilities are made": "predict_nonlinearity",
+    }
+)

@@ -16,6 +16,7 @@ FLOORS = {
         "nested",
         "snapshots",
         "history",
+        "constructors",
         "parameters",
         "targets",
         "decisions",

@@ -304,9 +304,18 @@ def through_joblib(clf):
     return joblib.load(file)
 
 
+def through_torch(clf):
+    file = io.BytesIO()
+    torch.save(clf, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
 COPIES = {
+    "oldest pickle": lambda clf: pickle.loads(pickle.dumps(clf, 0)),
     "pickle": lambda clf: pickle.loads(pickle.dumps(clf)),
     "joblib": through_joblib,
+    "torch": through_torch,
     "deepcopy": copy.deepcopy,
 }
 
@@ -322,6 +331,44 @@ def test_a_copy_answers_and_goes_on_as_the_original(how, optimizer, blobs, netwo
     assert list(copied.history_) == list(clf.history_)
     assert weights(copied.partial_fit(*blobs)) == weights(clf.partial_fit(*blobs))
     assert copied.n_iter_ == 3
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_protocol_of_pickle_keeps_the_format_of_the_inputs(protocol, blobs, network):
+    clf = estimator(network).fit(*blobs)
+
+    copied = pickle.loads(pickle.dumps(clf, protocol))
+
+    assert copied._fitted.input_format == clf._fitted.input_format
+
+
+def test_joblib_hashes_what_was_learned(blobs, network):
+    clf = estimator(network, optimizer="adam").fit(*blobs)
+
+    assert joblib.hash(clf) == joblib.hash(clf)
+    assert clf.optimizer_.state[clf.module_[0].weight]["step"] > 0
+
+
+def test_pickle_without_the_state_of_the_optimizer_is_smaller_and_goes_on(blobs):
+    clf = Estimator(nn.Linear(4, 500), classes=range(500), epochs=1, random_state=0).fit(*blobs)
+    size = len(pickle.dumps(clf))
+
+    clf.optimizer_.state.clear()
+    copied = pickle.loads(pickle.dumps(clf))
+
+    assert size - len(pickle.dumps(clf)) > 2 * 4 * 2500
+    assert copied.partial_fit(*blobs).n_iter_ == 2
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_copy_has_what_its_callbacks_found(how, blobs, network):
+    early = EarlyStopping("loss")
+    clf = estimator(network, callbacks=[early]).fit(*blobs)
+
+    copied = COPIES[how](clf).callbacks[0]
+
+    assert copied is not early
+    assert (copied.best_epoch_, copied.best_score_) == (early.best_epoch_, early.best_score_)
 
 
 @pytest.mark.parametrize("how", COPIES)

@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.parameters import hide_keywords, is_forwarded
+from easyclf.parameters import is_forwarded
 
 FORWARDED = {"module__hidden": (4,), "optimizer__weight_decay": 0.1, "loss__label_smoothing": 0.2}
 
@@ -71,19 +71,6 @@ def test_signature_shows_no_star_keywords():
         for parameter in inspect.signature(Estimator).parameters.values()
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
     ]
-
-
-def test_hidden_keywords_still_arrive():
-    seen = {}
-
-    @hide_keywords
-    def function(a, *, b=1, **others):
-        seen.update(a=a, b=b, **others)
-
-    function(1, c=3)
-
-    assert seen == {"a": 1, "b": 1, "c": 3}
-    assert list(inspect.signature(function).parameters) == ["a", "b"]
 
 
 def test_repr_shows_what_was_given(clf):

@@ -2,7 +2,7 @@
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from easyclf import Estimator
+from easyclf import Callback, EarlyStopping, Estimator
 
 ROUNDING = (
     "Repeated rows and weighted rows are summed in another order: equal in exact arithmetic, as "
@@ -20,8 +20,20 @@ def float32_rounding(estimator):
     }
 
 
+class Note(Callback):
+    """It keeps what it saw."""
+
+    def on_train_end(self, state):
+        self.epochs_ = state.epoch
+
+
 @parametrize_with_checks(
-    [Estimator(precision="float64"), Estimator()], expected_failed_checks=float32_rounding
+    [
+        Estimator(precision="float64"),
+        Estimator(),
+        Estimator(precision="float64", callbacks=[EarlyStopping("loss"), Note()]),
+    ],
+    expected_failed_checks=float32_rounding,
 )
 def test_passes_what_scikit_learn_asks_of_a_classifier(estimator, check):
     check(estimator)

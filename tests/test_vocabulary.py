@@ -57,6 +57,11 @@ def test_what_is_said_of_a_foreign_hook_is_there(word):
     assert meant is None or meant in HOOKS
 
 
+@pytest.mark.parametrize("word", [*vocabulary.FOREIGN_METHODS])
+def test_foreign_methods_are_no_methods_here(word):
+    assert not hasattr(Estimator, word)
+
+
 @pytest.mark.parametrize("word", [*vocabulary.FOREIGN_QUANTITIES])
 def test_foreign_quantities_are_no_quantities_here(word):
     meant = first_typed(vocabulary.FOREIGN_QUANTITIES[word])
@@ -86,8 +91,13 @@ def test_words_that_are_near_to_nothing_get_no_neighbour():
 
 @pytest.mark.parametrize(
     "table",
-    [vocabulary.FOREIGN_PARAMETERS, vocabulary.FOREIGN_LOSSES, vocabulary.FOREIGN_HOOKS],
-    ids=["parameters", "losses", "hooks"],
+    [
+        vocabulary.FOREIGN_PARAMETERS,
+        vocabulary.FOREIGN_LOSSES,
+        vocabulary.FOREIGN_HOOKS,
+        vocabulary.FOREIGN_METHODS,
+    ],
+    ids=["parameters", "losses", "hooks", "methods"],
 )
 def test_the_guide_shows_the_tables(table):
     text = GUIDE.read_text(encoding="utf-8")

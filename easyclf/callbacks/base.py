@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
@@ -29,6 +30,10 @@ class Callback:
         "learning rate" (they also set `lr`, `momentum`, `weight_decay` or another number of the
         optimizer's groups, after any step) or "anything". The first two let the fastest step go
         on. A subclass has to say so again.
+    is_shared : bool, default=False
+        Whether clones of an estimator, as of cross validation and searches, have this very object.
+        Otherwise each has a copy without results, and the copy has copies of the attributes;
+        those that cannot be copied, such as files and locks, are shared.
 
     Examples
     --------
@@ -43,6 +48,7 @@ class Callback:
     """
 
     changes: str = "anything"
+    is_shared: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
@@ -55,6 +61,21 @@ class Callback:
                 )
             if name in HOOKS and isinstance(vars(cls)[name], types.FunctionType):
                 _check_hook(vars(cls)[name], f"{cls.__name__}.{name}", has_self=True)
+
+    def __getstate__(self) -> dict[str, object]:
+        # What a run left here belongs to the estimator that ran: as a parameter of it, a callback
+        # is what it was before. `Estimator` pickles results itself.
+        names = vars(self).get("_names_before_run", vars(self).keys())
+        return {name: value for name, value in vars(self).items() if name in names}
+
+    def __sklearn_clone__(self) -> Callback:
+        if self.is_shared:
+            return self
+        clone = object.__new__(type(self))
+        copies: dict[int, object] = {}
+        for name, value in Callback.__getstate__(self).items():
+            setattr(clone, name, _copy_or_share(value, copies))
+        return clone
 
     def __repr__(self) -> str:
         own = vars(self)
@@ -185,6 +206,9 @@ class Hooks:
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self._callbacks = callbacks
+        for callback in callbacks:
+            # What hooks add is no part of the callback as a parameter; see `__getstate__`.
+            vars(callback).setdefault("_names_before_run", frozenset(vars(callback)))
         self._hooks = {
             name: [
                 (type(callback).__name__, getattr(callback, name))
@@ -252,6 +276,35 @@ def _changes(callback: Callback) -> str:
     """What a callback says that it changes, by its own class: a subclass may do more."""
     said = vars(callback).get("changes", vars(type(callback)).get("changes", "anything"))
     return str(said)
+
+
+def _copy_or_share(value: object, copies: dict[int, object]) -> object:
+    """Copy a value; give it back where it cannot be copied. `copies` are those made so far."""
+    attempted = dict(copies)
+    try:
+        copied = copy.deepcopy(value, attempted)
+    except Exception:
+        return value
+    copies |= attempted
+    return copied
+
+
+def results_of(callback: object) -> dict[str, object]:
+    """Give what a run left for users to read: public attributes that were not there before it."""
+    attributes = vars(callback)
+    before = attributes.get("_names_before_run", attributes.keys())
+    return {
+        name: value
+        for name, value in attributes.items()
+        if name not in before and not name.startswith("_")
+    }
+
+
+def give_results(callback: object, results: Mapping[str, object]) -> None:
+    """Put the results of a run back into a callback that was unpickled without them."""
+    if results:
+        vars(callback).setdefault("_names_before_run", frozenset(vars(callback)))
+        vars(callback).update(results)
 
 
 def _overrides(callback: Callback, name: str) -> bool:

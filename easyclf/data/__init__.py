@@ -6,6 +6,7 @@ from easyclf.data.multi_input import MultiInput
 from easyclf.data.reader import Reader
 from easyclf.data.rows import Rows
 from easyclf.data.schema import RowSchema
+from easyclf.data.slices import SliceDataset
 
 __all__ = [
     "Batch",
@@ -15,5 +16,6 @@ __all__ = [
     "Reader",
     "RowSchema",
     "Rows",
+    "SliceDataset",
     "Source",
 ]

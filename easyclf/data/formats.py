@@ -49,6 +49,15 @@ class InputFormat:
     preprocess: Preprocessing | None = None
     augment: Augmentation | None = None
 
+    def __getstate__(self) -> dict[str, object]:
+        # Below protocol 4, which torch.save uses, pickle cannot write a memory format.
+        return {**vars(self), "memory_format": str(self.memory_format).removeprefix("torch.")}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        name = state["memory_format"]
+        assert isinstance(name, str)
+        self.__dict__.update(state | {"memory_format": getattr(torch, name)})
+
     @classmethod
     def of_transforms(
         cls,

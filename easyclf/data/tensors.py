@@ -60,12 +60,22 @@ def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
 
     The checks are scikit-learn's.
     """
+    if isinstance(X, list) and X and _is_item(X[0]):
+        raise TypeError(
+            f"`X` is a list of {len(X)} items (x, y), which scikit-learn makes of a Dataset when "
+            "it splits rows; give it `easyclf.SliceDataset(dataset)`."
+        )
     try:
         x = context.check(X, allow_nd=True, ensure_all_finite=False)
     except ValueError as error:
         _explain(X, error)
         raise
     return rows_of_tensor(as_tensor(x), context)
+
+
+def _is_item(row: object) -> bool:
+    """Whether a row is a pair or more, whose first part alone is an array."""
+    return isinstance(row, tuple) and len(row) > 1 and getattr(row[0], "ndim", 0) > 0
 
 
 def rows_of_tensor(x: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowSchema]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, overload
 
@@ -71,6 +72,22 @@ class Fitted:
     frozen: list[str]
     seed: int
     class_names: list[str] | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        # Tensors as keys can be neither compared nor hashed by their values, as joblib wants.
+        optimizer = copy.copy(self.optimizer)
+        state = dict(self.optimizer.state)
+        optimizer.state = defaultdict(dict)
+        by_weight = [state.pop(weight, None) for weight in _weights_of(optimizer)]
+        optimizer.state.update(state)
+        return {**vars(self), "optimizer": optimizer, "optimizer_state": by_weight}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        by_weight = state.pop("optimizer_state")
+        self.__dict__.update(state)
+        for weight, values in zip(_weights_of(self.optimizer), by_weight, strict=True):
+            if values is not None:
+                self.optimizer.state[weight] = values
 
     @property
     def classes(self) -> Labels:
@@ -171,6 +188,10 @@ class Fitted:
             precision=precision,
             input_format=self.input_format.on(cpu),
         )
+
+
+def _weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [weight for group in optimizer.param_groups for weight in group["params"]]
 
 
 class FittedAttribute(Generic[Part]):

@@ -229,7 +229,10 @@ def _group_weight(head: Head, group: Sequence[Batch]) -> Number:
         assert batch.y is not None
         weights = head.loss_weights(batch.y, batch.weight)
         total = total + (len(batch.y) if weights is None else weights.sum())
-    return total
+    # A group may hold only rows whose class has weight 0.
+    return (
+        total.clamp(min=torch.finfo(total.dtype).tiny) if isinstance(total, torch.Tensor) else total
+    )
 
 
 def _mean_loss(measured: Sequence[BatchResult]) -> Number:

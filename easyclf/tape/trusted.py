@@ -26,7 +26,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-import easyclf
 from easyclf.tape.recorder import NotRecordable
 
 # Files and folders of torch and torchvision whose functions compute, read settings, or look at
@@ -361,7 +360,7 @@ def _makes_tuples(code: types.CodeType, names: dict[str, Any]) -> bool:
     return code.co_names == ("_tuple_new",) and names.get("_tuple_new") == tuple.__new__
 
 
-_EASYCLF = str(Path(easyclf.__file__).parent) + os.sep
+_EASYCLF = str(Path(__file__).parents[1]) + os.sep
 _PACKAGES = str(Path(torch.__file__).parents[1]) + os.sep
 _TORCH_PATHS = tuple(_PACKAGES + home for home in _TORCH_HOMES)
 _CONTEXT_PATHS = tuple(_PACKAGES + home for home in _CONTEXTS)

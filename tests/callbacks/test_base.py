@@ -1,7 +1,12 @@
 """The hooks of callbacks: when they are called, with what, and what stops a run."""
 
+import threading
+
+import joblib
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 
 from easyclf import (
     AccuracyLogger,
@@ -366,3 +371,80 @@ def test_a_method_that_only_looks_like_a_hook_is_refused():
         class Misspelled(Callback):
             def on_batch_finish(self, state):
                 """It would never be called."""
+
+
+# Clones
+
+
+class Keeper(Callback):
+    """It holds what cannot be copied, and learns."""
+
+    def __init__(self, epochs=()):
+        self.epochs = epochs
+        self.lock = threading.Lock()
+        self.seen = []
+
+    def on_train_begin(self, state):
+        self.last_ = None
+
+    def on_epoch_end(self, state):
+        self.last_ = state.epoch
+
+
+def test_clone_of_a_callback_has_no_results(blobs):
+    early = EarlyStopping("loss", patience=3)
+    clf = Estimator(epochs=2, callbacks=[early]).fit(*blobs)
+
+    copied = clone(clf).callbacks[0]
+
+    assert vars(copied) == vars(EarlyStopping("loss", patience=3))
+    assert early.best_epoch_ == clf.callbacks[0].best_epoch_ == 2
+
+
+def test_clone_shares_what_cannot_be_copied():
+    keeper = Keeper()
+
+    copied = clone(keeper)
+
+    assert copied.lock is keeper.lock
+    assert copied.seen is not keeper.seen
+
+
+def test_callback_with_a_lock_survives_folds(blobs):
+    keeper = Keeper()
+
+    cross_val_score(Estimator(epochs=1, callbacks=[keeper]), *blobs, cv=2)
+
+    assert not hasattr(keeper, "last_")
+
+
+def test_attributes_that_belong_together_stay_together_in_a_clone():
+    keeper = Keeper()
+    keeper.epochs = keeper.seen
+
+    copied = clone(keeper)
+
+    assert copied.epochs is copied.seen
+
+
+def test_shared_callback_sees_every_fold(blobs):
+    class Shared(Keeper):
+        is_shared = True
+
+        def on_train_end(self, state):
+            self.seen.append(state.epoch)
+
+    shared = Shared()
+    cross_val_score(Estimator(epochs=2, callbacks=[shared]), *blobs, cv=3)
+
+    assert shared.seen == [2, 2, 2]
+
+
+def test_fit_does_not_change_callbacks_as_parameters(blobs):
+    early, clf = EarlyStopping("loss"), Estimator(epochs=2)
+    before = joblib.hash(early)
+
+    clf.set_params(callbacks=[early]).fit(*blobs)
+
+    assert joblib.hash(early) == before
+    assert early.best_epoch_ == 2
