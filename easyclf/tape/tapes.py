@@ -25,6 +25,9 @@ from easyclf.tape.updates import Update
 from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
+# Calls between two looks at all that tapes depend on, where nobody can have changed it but other
+# threads: a look takes as long as one call of a small module (`python -m benchmarks`, blobs).
+_CALLS_A_LOOK = 32
 # A tape is made for a shape that came this often and will come so much more often: to make and
 # to try it takes as long as it saves in some twenty steps (`python -m benchmarks`, digits).
 _SEEN, _WORTHWHILE = 5, 64
@@ -43,11 +46,17 @@ class Tapes:
         What else the functions of batches read: the loss.
     is_on : bool, default=True
         False for a run in which everything is computed as it is written.
+    is_exposed : bool, default=False
+        Whether code of users runs between the calls, which may change anything.
     """
 
-    def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
-        self._module, self._head, self._is_on = module, head, is_on
+    def __init__(
+        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+    ) -> None:
+        self._module, self._head = module, head
+        self._is_on, self._is_exposed = is_on, is_exposed
         self._players: list[Player] = []
+        self._n_calls_seen = 0
         self._update: Update | None = None
 
     def of(
@@ -56,7 +65,6 @@ class Tapes:
         *,
         training: bool,
         n_calls: int,
-        is_exposed: bool = False,
     ) -> Player:
         """A player of a function of batches.
 
@@ -68,8 +76,6 @@ class Tapes:
             Whether the module has to be in training mode for it.
         n_calls : int
             Batches that will come in all; with 0 no tapes are made.
-        is_exposed : bool, default=False
-            Whether code of users runs between the calls, which may change anything.
         """
         n_calls = n_calls if self._is_on else 0
         player = Player(
@@ -78,7 +84,7 @@ class Tapes:
             function,
             training=training,
             n_calls=n_calls,
-            is_exposed=is_exposed,
+            is_exposed=self._is_exposed,
         )
         self._players.append(player)
         return player
@@ -86,11 +92,19 @@ class Tapes:
     def update_of(self, optimizer: torch.optim.Optimizer) -> Update:
         """The update that `optimizer.step` would do with some gradients."""
         if self._update is None or self._update.optimizer is not optimizer:
-            self._update = Update(optimizer, is_on=self._is_on)
+            self._update = Update(optimizer, is_on=self._is_on, is_exposed=self._is_exposed)
         return self._update
 
-    def check(self) -> None:
-        """Forget what depends on something that has changed since: all is looked at anew."""
+    def check(self, *, is_exposed: bool = True) -> None:
+        """Forget what depends on something that has changed since: all is looked at anew.
+
+        Where no code of users ran since the last look (`is_exposed` is False) it waits until a
+        look costs little beside the calls: epochs of a single step are shorter than a look.
+        """
+        n_calls = sum(player.n_calls_made for player in self._players)
+        if not is_exposed and n_calls < self._n_calls_seen + _CALLS_A_LOOK:
+            return
+        self._n_calls_seen = n_calls
         if self._update is not None:
             self._update.forget()
         for player in self._players:
@@ -123,6 +137,7 @@ class Player:
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._tapes: dict[Hashable, Tape] = {}
         self._uses: Counter[Hashable] = Counter()
+        self.n_calls_made = 0
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
         # What ran for batches of a shape, and all that it can read.
@@ -146,6 +161,7 @@ class Player:
         if not self._n_calls:
             return None
         self._calls += 1
+        self.n_calls_made += 1
         x, y, weight = batch
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
