@@ -41,6 +41,7 @@ _PLAIN = frozenset(
         *(np.dtype(name).type for name in "?bBhHiIlLqQefdFD"),
     )
 )  # fmt: skip
+_BY_TEXT = frozenset((complex, float, *(kind for kind in _PLAIN if issubclass(kind, np.generic))))
 # Names of Python's protocols that code may spell out: the others lead around what is compared.
 _SPELLED = frozenset(
     "__call__ __class__ __dict__ __getattr__ __getitem__ __init__ __len__ __name__ __qualname__ "
@@ -156,7 +157,8 @@ class CodeReading:
         """What stands for an object when readings are compared."""
         kind = type(item)
         if kind in _PLAIN:
-            return (kind, repr(item))
+            # The texts of numbers tell 0.0 from -0.0, and NaN is like itself.
+            return (kind, repr(item) if kind in _BY_TEXT else item)
         if id(item) in self._seen:
             return self._seen[id(item)][0]
         self._seen[id(item)] = (len(self._seen), item)
