@@ -149,7 +149,10 @@ IMPURE = {
     "a function that is impure": (lambda self, x: impure_helper(x), "sets `calls`"),
     "setattr": (lambda self, x: setattr(self, "n", 1), "setattr"),
     "exec": (lambda self, x: exec("x = 1"), "exec"),
-    "manual_seed": (lambda self, x: torch.manual_seed(0), "manual_seed|ran and was not"),
+    "manual_seed": (
+        lambda self, x: torch.manual_seed(0),
+        "manual_seed|ran and was not|DisableContext",
+    ),
     "a protocol": (lambda self, x: x * self.kept[2], "sets `calls`"),
     "an object that is called": (lambda self, x: self.kept(x), "sets `calls`"),
     "a property": (lambda self, x: x * self.kept.scale, "random"),
