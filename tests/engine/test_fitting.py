@@ -1,5 +1,6 @@
 """A run put together: how far it goes for speed."""
 
+import copy
 import functools
 import gc
 import json
@@ -171,6 +172,19 @@ def test_a_fit_that_goes_on_begins_again_from_the_earlier_one(differing, blobs, 
         clf.fit(*blobs)
 
     assert clf.history_["epoch"].tolist() == [1, 2, 3, 4]
+    assert weights(clf) == weights(plain)
+
+
+def test_a_factory_that_gives_one_module_twice_begins_again_with_its_first_weights(
+    differing, blobs, network
+):
+    shared = copy.deepcopy(network)
+    plain = Estimator(network, epochs=3, batch_size=10, random_state=0, compile=False).fit(*blobs)
+    differing(at=8)
+
+    with pytest.warns(UserWarning, match="begins again"):
+        clf = Estimator(lambda: shared, epochs=3, batch_size=10, random_state=0).fit(*blobs)
+
     assert weights(clf) == weights(plain)
 
 
