@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
@@ -148,3 +148,13 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 def _accelerator(device: torch.device) -> ModuleType | None:
     return {"cuda": torch.cuda, "mps": torch.mps, "xpu": torch.xpu}.get(device.type)
+
+
+def default_generators(devices: Iterable[torch.device]) -> list[torch.Generator]:
+    """The generators that operations on these devices draw from; that of the CPU is always one."""
+    generators = [torch.default_generator]
+    for device in devices:
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            generators.append(torch.cuda.default_generators[index])
+    return generators

@@ -32,9 +32,10 @@ class Snapshot:
         generators: Iterable[torch.Generator] = (),
     ) -> None:
         layers = [] if module is None else list(module.modules())
-        weights = [] if module is None else [p.detach() for p in module.parameters()]
+        weights = [] if module is None else list(module.parameters())
         self._weights = weights
-        self._tensors = weights + [tensor.detach() for tensor in tensors]
+        # The tensors themselves: an optimizer may give them other memory (`weight.data = ...`).
+        self._tensors = [*weights, *tensors]
         self._buffers = [
             (layer, name, buffer)
             for layer in layers
@@ -46,9 +47,8 @@ class Snapshot:
 
     def _live(self) -> list[torch.Tensor]:
         """The tensors themselves, the present buffers behind the others."""
-        if not self._buffers:
-            return self._tensors
-        return self._tensors + [getattr(layer, name).detach() for layer, name, _ in self._buffers]
+        buffers = [getattr(layer, name) for layer, name, _ in self._buffers]
+        return [tensor.detach() for tensor in [*self._tensors, *buffers]]
 
     @property
     def values(self) -> list[torch.Tensor]:

@@ -105,6 +105,21 @@ def test_a_replaced_buffer_gives_its_place_back():
     assert module.mean is own
 
 
+def test_weights_that_were_given_other_memory_come_back():
+    """As by an optimizer that assigns `weight.data`."""
+    module = nn.Linear(2, 2)
+    before = weights(module)
+    snapshot = Snapshot(module)
+    module.weight.data = module.weight.data + 1
+    snapshot.take()
+    taken = weights(module)
+    module.weight.data = module.weight.data + 1
+
+    snapshot.restore()
+
+    assert weights(module) == taken != before
+
+
 def test_generators_and_other_tensors_come_back():
     generator, x = torch.Generator().manual_seed(3), torch.zeros(2)
     snapshot = Snapshot(tensors=[x], generators=[generator])

@@ -16,6 +16,8 @@ from easyclf.data import Batch
 from easyclf.device import is_out_of_memory
 from easyclf.exceptions import TapeDiffers
 from easyclf.nested import Tensors, apply, named_tensors, tensors_of
+from easyclf.randomness import default_generators
+from easyclf.snapshots import Snapshot
 from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
 from easyclf.tape.purity import CodeReading, check_unhooked
@@ -204,13 +206,13 @@ class Player:
             If results, tensors or generators differ.
         """
         known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
-        before = _Moment(known)
+        before = _snapshot(known)
         played = tape(*batch)
-        left = _Moment(known)
-        before.restore()
+        left = _snapshot(known)
+        before.restore_changed()
         self._switch_mode()
         expected = self._function(batch)
-        if not _is_same([expected, left.live()], [played, left.values]):
+        if not _is_same([expected, left.live_values()], [played, left.values]):
             raise TapeDiffers("its figures, gradients or buffers are others")
         return expected
 
@@ -267,13 +269,13 @@ class Player:
         self._switch_mode()
         witness = Witness()
         state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
-        before, n_imported = _Moment(state), len(sys.modules)
+        before, n_imported = _snapshot(state), len(sys.modules)
         try:
             with witness, TensorWitness(witness):
                 result = self._function(batch)
         except Exception as error:
             # Perhaps only because somebody watched: it is called again.
-            before.restore()
+            before.restore_changed()
             self._refuse(f"it failed with {type(error).__name__}: {error}")
             return None
         if len(sys.modules) > n_imported:
@@ -366,18 +368,18 @@ class _Trial:
         # One tensor may be there under two names.
         x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
         self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
-        self._before = _Moment([*known, *self._inputs])
+        self._before = _snapshot([*known, *self._inputs])
         try:
             with witness:
                 self.result, self._recording = record(
                     lambda: function(batch._replace(x=x)), self._inputs, known
                 )
         except Exception as error:
-            self._before.restore()
+            self._before.restore_changed()
             if isinstance(error, NotRecordable):
                 raise
             raise NotRecordable(f"recording failed with {type(error).__name__}: {error}") from error
-        self._after = _Moment([*known, *self._inputs])
+        self._after = _snapshot([*known, *self._inputs])
 
     def find_tape(self) -> Tape:
         """A tape that does what the function did."""
@@ -387,14 +389,14 @@ class _Trial:
             # Where a result is nothing but rounding, another kernel gives something else.
             for choose in (faster_product, _as_recorded):
                 tape = compile_recording(self._recording, choose)
-                self._before.restore()
+                self._before.restore_changed()
                 played = tape(*self._inputs)
-                if _is_same([self.result, self._after.values], [played, self._after.live()]):
+                if _is_same([self.result, self._after.values], [played, self._after.live_values()]):
                     break
             else:
                 raise NotRecordable("a replay differs from what it does")
         except Exception as error:
-            self._after.restore()
+            self._after.restore_changed()
             if isinstance(error, NotRecordable):
                 raise
             raise NotRecordable(f"a replay failed with {type(error).__name__}: {error}") from error
@@ -412,30 +414,10 @@ def _shape(x: Tensors) -> Hashable:
     return tuple((name, one.shape, one.stride(), one.dtype) for name, one in named_tensors(x))
 
 
-class _Moment:
-    """The values of tensors and the states of torch's generators, which can be put back."""
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self._tensors = tensors
-        self._devices = dict.fromkeys(tensor.device for tensor in tensors if tensor.is_cuda)
-        self.values = [tensor.detach().clone() for tensor in self.live()]
-
-    def live(self) -> list[torch.Tensor]:
-        """The tensors themselves, and the states of the generators as they are now."""
-        states = map(torch.cuda.get_rng_state, self._devices)
-        return [*self._tensors, torch.get_rng_state(), *states]
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Make everything as it was; what has not changed is not written, as a file may not be."""
-        values = iter(self.values)
-        for tensor in self._tensors:
-            value = next(values)
-            if not torch.equal(tensor, value):
-                tensor.copy_(value)
-        torch.set_rng_state(next(values))
-        for device, state in zip(self._devices, values, strict=True):
-            torch.cuda.set_rng_state(state, device)
+def _snapshot(tensors: Sequence[torch.Tensor]) -> Snapshot:
+    """Copy tensors, and the states of the generators that their devices draw from."""
+    devices = dict.fromkeys(tensor.device for tensor in tensors)
+    return Snapshot(tensors=tensors, generators=default_generators(devices))
 
 
 def _is_same(first: Any, second: Any) -> bool:
