@@ -72,7 +72,8 @@ def assert_near(taped, plain):
     """Equal but for rounding: a kernel may round another way at another address."""
     assert taped.keys() == plain.keys()
     for name, value in taped.items():
-        np.testing.assert_allclose(value, plain[name], rtol=1e-3, atol=1e-5, err_msg=name)
+        # A bias before a normalization has no gradient but what rounding leaves.
+        np.testing.assert_allclose(value, plain[name], rtol=1e-3, atol=2e-4, err_msg=name)
 
 
 def assert_the_same(module, X, **keywords):
@@ -596,7 +597,7 @@ def test_a_hook_on_a_weight_runs_as_it_is_written(log):
     fit(Net(nn.Tanh()), TABLE, "auto", callbacks=[hook])
 
     assert len(seen) == 4 * 5
-    assert "weight'] has a hook" in log()[0]
+    assert "`first.weight` has a hook" in log()[0]
 
 
 def test_a_hook_for_all_modules_runs_as_it_is_written(log):
@@ -831,16 +832,9 @@ def test_several_inputs_are_played_from_a_tape(as_tuple, log):
     assert "Joined is evaluated from a tape." in log()
 
 
-class Calls:
-    """A function of batches that counts its calls, beside the module that it calls."""
-
-    def __init__(self, module):
-        self.module, self.n_calls, self.modes = module, 0, []
-
-    def __call__(self, batch):
-        self.n_calls += 1
-        self.modes.append(self.module.training)
-        return (self.module(batch.x).sum().detach(), 1)
+def total(module, batch):
+    """A function of batches: figures of a forward pass."""
+    return (module(batch.x).sum().detach(), 1)
 
 
 def table_batch(n_rows=5):
@@ -849,20 +843,24 @@ def table_batch(n_rows=5):
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_player_records_in_its_mode_and_leaves_the_mode_alone_otherwise(training):
-    module = Net(nn.Tanh()).train(not training)
-    function = Calls(module)
-    player = Tapes(module, None).of(function, training=training, n_calls=10)
+    module = Net(nn.Dropout(0.5)).train(not training)
+    function = functools.partial(total, module)
+    player = Tapes(module, function).of(function, training=training, n_calls=10)
 
     assert player.play(table_batch()) is None
     assert module.training is not training
     # Seen, recorded, and compared twice.
-    expected = [player.play(table_batch()) for _ in range(4)]
-    assert function.modes == 4 * [training]
+    for _ in range(4):
+        assert player.play(table_batch()) is not None
+        assert module.training is training
     module.train(not training)
+    torch.manual_seed(1)
     played = player.play(table_batch())
+
     assert module.training is not training
-    assert function.n_calls == 4
-    torch.testing.assert_close(played, expected[0])
+    module.train(training)
+    torch.manual_seed(1)
+    torch.testing.assert_close(played, function(table_batch()))
 
 
 def test_a_function_runs_once_where_its_tape_is_not_used(monkeypatch):
@@ -870,14 +868,13 @@ def test_a_function_runs_once_where_its_tape_is_not_used(monkeypatch):
         "easyclf.tape.tapes.compile_recording", lambda *_: lambda *_: (torch.zeros(()), 1)
     )
     module = Net(nn.BatchNorm1d(8))
-    function = Calls(module)
-    player = Tapes(module, None).of(function, training=True, n_calls=10)
+    function = functools.partial(total, module)
+    player = Tapes(module, function).of(function, training=True, n_calls=10)
 
     assert player.play(table_batch()) is None
     assert player.play(table_batch()) is not None
     assert player.play(table_batch()) is not None
 
-    assert function.n_calls == 2
     assert module.middle.num_batches_tracked == 2
     assert player.play(table_batch()) is None
 
@@ -886,6 +883,8 @@ def test_a_function_runs_once_where_its_tape_is_not_used(monkeypatch):
 def test_a_run_may_have_no_tapes(keywords):
     module = Net(nn.Tanh())
     n_calls = 0 if not keywords else 10
-    player = Tapes(module, None, **keywords).of(Calls(module), training=True, n_calls=n_calls)
+    player = Tapes(module, None, **keywords).of(
+        functools.partial(total, module), training=True, n_calls=n_calls
+    )
 
     assert [player.play(table_batch()) for _ in range(4)] == 4 * [None]
