@@ -240,6 +240,11 @@ class Reader:
                 f"`X` is a {type(X).__name__}; expected a frame with the columns of `fit`, which "
                 "had categories or gaps."
             )
+        elif len(self.schema.shape) > 1 and getattr(X, "shape", None) == self.schema.shape:
+            raise ValueError(
+                f"`X` has the shape {self.schema.shape} of a single row; add the dimension of the "
+                "rows, for example by `X[None]`."
+            )
         rows, schema = kind_of(X).read(X, context)
         if self.schema is None:
             self.schema = schema
@@ -286,6 +291,16 @@ def _read_weight(
         return None
     if isinstance(sample_weight, torch.Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
+    if isinstance(sample_weight, str):
+        raise ValueError(
+            f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
+            f"classes are a parameter: `class_weight={sample_weight!r}`."
+        )
+    if isinstance(sample_weight, (tuple, list)) and any(map(np.ndim, sample_weight)):
+        raise ValueError(
+            f"`sample_weight`, the third argument of `fit`, is a {type(sample_weight).__name__} of "
+            "arrays; for rows to validate on, pass `validation_data=(X_val, y_val)`."
+        )
     weight: NDArray[np.float64] = _check_sample_weight(
         sample_weight, labels, dtype=np.float64, ensure_non_negative=True
     )

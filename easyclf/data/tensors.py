@@ -70,7 +70,8 @@ def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
     except ValueError as error:
         _explain(X, error)
         raise
-    return rows_of_tensor(as_tensor(x), context)
+    columns = list(X.columns) if hasattr(X, "columns") else None
+    return rows_of_tensor(as_tensor(x), context, columns)
 
 
 def _is_item(row: object) -> bool:
@@ -78,9 +79,14 @@ def _is_item(row: object) -> bool:
     return isinstance(row, tuple) and len(row) > 1 and getattr(row[0], "ndim", 0) > 0
 
 
-def rows_of_tensor(x: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowSchema]:
-    """Check the values of a tensor of shape (n_rows, ...) that was made of X."""
-    check_finite(x, context.dtype)
+def rows_of_tensor(
+    x: torch.Tensor, context: ReadContext, columns: Sequence[object] | None = None
+) -> tuple[TensorRows, RowSchema]:
+    """Check the values of a tensor of shape (n_rows, ...) that was made of X.
+
+    `columns` are the names of its columns, if they have any.
+    """
+    check_finite(x, context.dtype, columns=columns)
     return TensorRows(x), RowSchema(tuple(x.shape[1:]))
 
 
