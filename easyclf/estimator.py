@@ -168,7 +168,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         module: ModuleLike = None,
         *,
         loss: LossLike = "auto",
-        optimizer: Any = "adam",
+        optimizer: str | Callable[..., torch.optim.Optimizer] = "adam",
         lr: float | Mapping[str, float] = 1e-3,
         epochs: int = 50,
         batch_size: int | str = "auto",

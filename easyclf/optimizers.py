@@ -75,13 +75,37 @@ def build_optimizer(
         arguments.setdefault("lr", lr)
     if inspect.isclass(factory) and "fused" in named and not _IMPLEMENTATIONS & set(keywords):
         arguments["fused"] = _can_fuse(module)
-    built = factory(parameters, **arguments)
+    built = make_optimizer(factory, parameters, arguments)
     if not isinstance(built, torch.optim.Optimizer):
         raise TypeError(
             f"`optimizer` {name_of(factory)} made a {type(built).__name__}; "
             "expected a torch.optim.Optimizer."
         )
     return built
+
+
+def make_optimizer(
+    factory: Callable[..., torch.optim.Optimizer], parameters: Any, arguments: dict[str, Any]
+) -> torch.optim.Optimizer:
+    """Call a class or a factory of optimizers, without the second that torch's compiler takes.
+
+    The constructor calls `add_param_group`, which is wrapped so that the compiler leaves it
+    alone; the wrapper imports the compiler. For torch's own classes the function itself is called.
+    Where torch has no such wrapper the optimizer is made as usual.
+    """
+    base = torch.optim.Optimizer
+    wrapped = getattr(base.add_param_group, "__wrapped__", None)
+    kind: Any = factory
+    is_torchs = any(factory is known for known in _NAMES.values())
+    if wrapped is None or not is_torchs or kind.add_param_group is not base.add_param_group:
+        return factory(parameters, **arguments)
+    optimizer: torch.optim.Optimizer = kind.__new__(kind)
+    vars(optimizer)["add_param_group"] = functools.partial(wrapped, optimizer)
+    try:
+        kind.__init__(optimizer, parameters, **arguments)
+    finally:
+        vars(optimizer).pop("add_param_group", None)
+    return optimizer
 
 
 def resolve_optimizer(

@@ -18,8 +18,8 @@ _lock = threading.RLock()
 
 
 def _renew_lock() -> None:
-    global _lock
-    _lock = threading.RLock()
+    global _lock, _callers
+    _lock, _callers = threading.RLock(), _CallersStates()
 
 
 if hasattr(os, "register_at_fork"):
@@ -52,6 +52,51 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return (mixed ^ (mixed >> 31)) >> 32
 
 
+HostStates = tuple[object, object, torch.Tensor]
+
+
+def _host_states() -> HostStates:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _put_back(states: HostStates) -> None:
+    python, numpy, cpu = states
+    random.setstate(python)  # type: ignore[arg-type]
+    np.random.set_state(numpy)  # type: ignore[arg-type]
+    torch.set_rng_state(cpu)
+
+
+class _CallersStates:
+    """The random states of who called easyclf, while some threads are in blocks of their own.
+
+    Threads leave such blocks in any order, and each puts back what it found, which may be the
+    states of another one: the last thread to leave puts back the caller's.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._n_blocks = 0
+        self._states: HostStates | None = None
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep the states until this block, and all that overlap it, have ended."""
+        with self._mutex:
+            if not self._n_blocks:
+                self._states = _host_states()
+            self._n_blocks += 1
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._n_blocks -= 1
+                if not self._n_blocks and self._states is not None:
+                    _put_back(self._states)
+
+
+_callers = _CallersStates()
+
+
 @contextmanager
 def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator[None]:
     """Have random states of one's own inside the block, as in `own_states`.
@@ -62,7 +107,8 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
     """
     lock = _lock
     if not lock.acquire(blocking=waits):
-        yield
+        with _callers.kept():
+            yield
         return
     try:
         with own_states(seed, device):
@@ -75,15 +121,16 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
 def own_states(seed: int, device: torch.device) -> Iterator[None]:
     """Seed Python, NumPy and torch inside the block, and put their states back after it."""
     accelerator = _accelerator(device)
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     own = accelerator.get_rng_state() if accelerator else None
     try:
-        seed_generators(seed, device)
-        yield
+        with _callers.kept():
+            before = _host_states()
+            try:
+                seed_generators(seed, device)
+                yield
+            finally:
+                _put_back(before)
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
         if accelerator and own is not None:
             accelerator.set_rng_state(own)
 

@@ -105,7 +105,7 @@ def tensor_functions_without_shapes():
                 if (
                     text
                     and _takes_tensors(node)
-                    and not re.search(r"shape|\((n_|rows|batch)", text)
+                    and not re.search(r"shape|\((n\b|n_|rows|batch)", text)
                 ):
                     yield f"{path.relative_to(PACKAGE)}: {node.name}"
 

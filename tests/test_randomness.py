@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.randomness import draw_seed, epoch_seed, isolated
+from easyclf.randomness import draw_seed, epoch_seed, isolated, own_states
 
 CPU = torch.device("cpu")
 X = np.random.default_rng(0).normal(size=(20, 4)).astype(np.float32)
@@ -269,3 +269,36 @@ def test_block_on_a_gpu_is_seeded_and_leaves_no_trace():
 
     assert first == second
     assert torch.cuda.get_rng_state().tolist() == before
+
+
+def test_blocks_that_threads_leave_in_any_order_leave_the_states_as_they_were():
+    before = states()
+    first, second = own_states(1, CPU), own_states(2, CPU)
+
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    draw()
+    second.__exit__(None, None, None)
+
+    assert states() == before
+
+
+def test_a_block_that_does_not_wait_keeps_the_states_until_its_own_end():
+    before = states()
+    is_inside, is_over = threading.Event(), threading.Event()
+
+    def predict():
+        with isolated(0, CPU, waits=False):
+            is_inside.set()
+            is_over.wait(10)
+            draw()
+
+    thread = threading.Thread(target=predict)
+    with isolated(0, CPU):
+        thread.start()
+        is_inside.wait(10)
+    is_over.set()
+    thread.join()
+
+    assert states() == before

@@ -25,10 +25,11 @@ class Callback:
 
     Attributes
     ----------
-    is_passive : bool, default=False
-        Whether the hooks only look at `logs` and `history`: not at gradients, and without changing
-        the module or the optimizer. A class that says so lets the fastest step go on; its
-        subclasses have to say so again.
+    changes : str, default="anything"
+        What the hooks may change: "nothing" (they look at `logs` and `history`, not at gradients),
+        "learning rate" (they also set `lr`, `momentum`, `weight_decay` or another number of the
+        optimizer's groups, after any step) or "anything". The first two let the fastest step go
+        on. A subclass has to say so again.
     is_shared : bool, default=False
         Whether clones of an estimator, as of cross validation and searches, have this very object.
         Otherwise each has a copy without results, and the copy has copies of the attributes;
@@ -46,6 +47,7 @@ class Callback:
     ...             state.stop(f"the training accuracy has reached {self.accuracy}")
     """
 
+    changes: str = "anything"
     is_shared: ClassVar[bool] = False
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -151,6 +153,8 @@ class Callback:
 # What hooks of Keras and skorch are given.
 _FOREIGN_ARGUMENTS = ("epoch", "batch", "logs", "net", "trainer", "pl_module")
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# What a callback may change, from the least on.
+CHANGES = ("nothing", "learning rate", "anything")
 HOOKS = (
     "on_train_begin",
     "on_epoch_begin",
@@ -219,9 +223,9 @@ class Hooks:
         return any(self._hooks[name] for name in names)
 
     def may_change(self, *names: str) -> bool:
-        """Whether a callback that is not passive overrides one of these hooks."""
+        """Whether a callback that may change anything overrides one of these hooks."""
         return any(
-            _overrides(callback, name) and not vars(type(callback)).get("is_passive", False)
+            _overrides(callback, name) and _changes(callback) == "anything"
             for callback in self._callbacks
             for name in names
         )
@@ -266,6 +270,12 @@ def _check_hook(function: types.FunctionType, name: str, *, has_self: bool) -> N
             f"{name} takes ({shown}); a hook takes one argument, the state of the run: "
             "`state.epoch`, `state.logs` and `state.module` have what Keras and skorch pass."
         )
+
+
+def _changes(callback: Callback) -> str:
+    """What a callback says that it changes, by its own class: a subclass may do more."""
+    said = vars(callback).get("changes", vars(type(callback)).get("changes", "anything"))
+    return str(said)
 
 
 def _copy_or_share(value: object, copies: dict[int, object]) -> object:

@@ -34,7 +34,7 @@ class AccuracyLogger(Callback):
     epoch 20/20  loss 0.4337  accuracy 0.8533
     """
 
-    is_passive = True
+    changes = "nothing"
 
     def __init__(self, every: int = 1, stream: TextIO | None = None, percent: bool = False) -> None:
         self.every = every
@@ -89,7 +89,7 @@ class ProgressBar(Callback):
         Seconds of work before the bar appears.
     """
 
-    is_passive = True
+    changes = "nothing"
 
     def __init__(self, delay: float = 0.0) -> None:
         self.delay = delay

@@ -61,7 +61,7 @@ class EarlyStopping(Callback):
     best_epoch_: int | None
     stopped_epoch_: int | None
 
-    is_passive = True
+    changes = "nothing"
 
     def __init__(
         self,

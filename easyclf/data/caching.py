@@ -12,20 +12,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from easyclf.data.base import IN_ORDER
 from easyclf.data.first_look import KEPT_ITEMS, FirstLook, is_loader
 from easyclf.data.items import (
+    Column,
     Fields,
     Item,
     batch_fields,
+    checked_weights,
     fields_of,
     no_rows,
     read_item,
     row_shapes,
+    some_without_weight,
 )
 from easyclf.data.multi_input import MultiInput
+from easyclf.data.opened import ResumedStream
+from easyclf.data.rows import OwnLabels
 from easyclf.data.seeded import SeededReader
 from easyclf.data.workers import iterate
 from easyclf.device import available_memory
@@ -40,13 +45,19 @@ _CACHED_FRACTION = 0.8
 _WORTH_WORKERS, _TIMED_ROWS = 2.0, 16
 
 
-def dataset_labels(look: FirstLook) -> NDArray[Any]:
+def carried_labels(look: FirstLook) -> OwnLabels | None:
+    """Give the labels that a dataset carries beside its items, which have no weights then."""
+    labels = look.carried_labels
+    return None if labels is None else OwnLabels(labels, None)
+
+
+def dataset_labels(look: FirstLook) -> OwnLabels:
     """Give the labels of all rows: those that the dataset carries, else by one pass over the rows.
 
     Returns
     -------
-    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
-        As the dataset yields them.
+    labels : OwnLabels
+        As the dataset yields them, with the weights if it has such.
 
     Raises
     ------
@@ -54,37 +65,56 @@ def dataset_labels(look: FirstLook) -> NDArray[Any]:
         If an item has no label.
     """
     if look.carried_labels is not None:
-        return look.carried_labels
+        return OwnLabels(look.carried_labels, None)
     if look.is_stream or look.has_own_collation:
         return _labels_of_batches(look)
     n_rows = look.n_rows
     assert n_rows is not None
-    look.first_items(KEPT_ITEMS)
+    look.first_items(KEPT_ITEMS)  # whose shapes are compared here, in their order
     _refuse_missing(look, look.labels)
-    look.first(KEPT_ITEMS)  # whose shapes are compared here, in their order
     unread = [row for row in range(n_rows) if row not in look.labels]
     # Pictures need not be put side by side to read their labels.
     for rows, items in _read_rows(look, unread, list, look.fixed_shape, "labels"):
-        labels = dict(zip(rows, (fields_of(item).y for item in items), strict=True))
-        _refuse_missing(look, labels)
-        look.labels.update(labels)
-    return np.asarray([np.asarray(look.labels[row]) for row in range(n_rows)])
+        for row, item in zip(rows, items, strict=True):
+            look.note(row, item)
+        _refuse_missing(look, {row: look.labels[row] for row in rows})
+    return _in_order(look, n_rows)
 
 
-def _labels_of_batches(look: FirstLook) -> NDArray[Any]:
+def _in_order(look: FirstLook, n_rows: int) -> OwnLabels:
+    """Put the labels and weights that were seen in the order of their rows."""
+    labels = np.asarray([np.asarray(look.labels[row]) for row in range(n_rows)])
+    if not look.is_weighted:
+        return OwnLabels(labels, None)
+    weights = [look.weights[row] for row in range(n_rows)]
+    if any(weight is None for weight in weights):
+        raise some_without_weight()
+    checked = checked_weights(torch.as_tensor(np.asarray(weights, dtype=np.float64)), n_rows)
+    if not checked.any():
+        raise ValueError("`X` yields the weight 0 with every row: no row has a positive weight.")
+    return OwnLabels(labels, checked.numpy())
+
+
+def _labels_of_batches(look: FirstLook) -> OwnLabels:
     """Read the labels from batches: the user's, or those of a stream."""
-    labels: dict[int, Any] = {}
+    labels: dict[int, Column] = {}
+    weights: list[Column] = []
     for batch in _all_batches(look):
-        ys = fields_of(batch).y
+        fields = fields_of(batch)
         start = len(labels)
-        if ys is None:
+        if fields.y is None:
             _refuse_missing(look, {start: None})
-        numbered = dict(enumerate(ys, start))
+        numbered = dict(enumerate(fields.y, start))
         _refuse_missing(look, numbered)
         labels.update(numbered)
+        weights.extend(() if fields.weight is None else fields.weight)
     if not labels:
         raise no_rows(look.dataset)
-    return np.asarray([np.asarray(label) for label in labels.values()])
+    if len(weights) not in (0, len(labels)):
+        raise some_without_weight()
+    look.labels = labels
+    look.weights = dict(enumerate(weights)) or dict.fromkeys(labels)
+    return _in_order(look, len(labels))
 
 
 def _refuse_missing(look: FirstLook, labels: dict[int, Any]) -> None:
@@ -182,10 +212,17 @@ def _check_cacheable(look: FirstLook) -> None:
 
 def _all_batches(look: FirstLook) -> Iterator[Any]:
     """Yield all rows in the batches of the user, or of a stream, with a bar."""
+    if look.is_stream and is_loader(look.X) and look.may_be_read_once:
+        resumed = look.resumed(IN_ORDER)
+        assert resumed is not None  # nothing was read before the labels
+        yield from resumed
+        return
     if look.is_stream:
         # In one process: were every worker to yield all rows, they would be too many later on.
         at_once = look.X.batch_size if is_loader(look.X) else _AT_ONCE
-        loader: DataLoader[Item] = DataLoader(look.dataset, at_once, collate_fn=look.collate)
+        items = None if is_loader(look.X) else look.resumed(IN_ORDER)
+        stream = look.dataset if items is None else ResumedStream(items)
+        loader: DataLoader[Item] = DataLoader(stream, at_once, collate_fn=look.collate)
     elif is_loader(look.X):
         loader = look.X
     else:

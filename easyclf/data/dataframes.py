@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
-from sklearn.utils import _safe_indexing
 
 from easyclf.data.frame_encoder import (
     Frame,
@@ -38,7 +35,7 @@ def read_frame(X: Frame, context: ReadContext) -> tuple[Rows, RowSchema]:
         )
     encoder = None if context.schema is None else context.schema.frame_encoder
     if context.is_training and context.encodes_frames and FrameEncoder.is_needed(X):
-        encoder = FrameEncoder().fit(_rows_that_count(X, context.sample_weight))
+        encoder = FrameEncoder().fit(X)
     if encoder is not None:
         context.check(X, skip_check_array=True)
         rows, schema = rows_of_tensor(torch.from_numpy(encoder.transform(X)), context)
@@ -58,14 +55,6 @@ def read_frame(X: Frame, context: ReadContext) -> tuple[Rows, RowSchema]:
                 "have some, or impute."
             )
         raise
-
-
-def _rows_that_count(X: Frame, sample_weight: ArrayLike | None) -> Frame:
-    """Take the rows of positive weight; all if the weights make no sense, which is said later."""
-    weight = np.asarray(sample_weight)
-    if weight.shape != (len(X),) or weight.dtype.kind not in "biuf" or not (weight > 0).any():
-        return X
-    return _safe_indexing(X, np.flatnonzero(weight != 0))
 
 
 def _is_sparse_frame(frame: Frame) -> bool:

@@ -11,16 +11,15 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
 from easyclf.data.base import IN_ORDER, Encoder, Order, bounds, row_order
-from easyclf.data.caching import dataset_labels
+from easyclf.data.caching import carried_labels, dataset_labels
 from easyclf.data.first_look import DatasetLike, FirstLook
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields
 from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
-from easyclf.data.rows import chosen_batch_size
+from easyclf.data.rows import OwnLabels, chosen_batch_size
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.seeded import SeededReader, draw_seeds
 from easyclf.data.workers import end_kept_workers, iterate
-from easyclf.targets import Labels
 
 
 def read_dataset(X: DatasetLike, context: ReadContext) -> tuple[DatasetRows, RowSchema]:
@@ -41,8 +40,8 @@ class DatasetRows(LoadedRows):
     def can_repeat(self) -> bool:
         return True
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
-        return dataset_labels(self.look) if needs_all else self.look.carried_labels
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
+        return dataset_labels(self.look) if needs_all else carried_labels(self.look)
 
     def take(self, row_numbers: NDArray[np.intp]) -> DatasetRows:
         return DatasetRows(self.look.take(row_numbers), **self._labels_of(row_numbers))
@@ -124,7 +123,7 @@ class DatasetSource(LoadedSource):
         return loader, epoch_batches
 
     def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
-        return batches
+        return self._answering(batches, self._n_rows)
 
     def close(self) -> None:
         for loader, _ in self._loaders.values():

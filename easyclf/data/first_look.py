@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
-from itertools import islice
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
+from easyclf.data.base import IN_ORDER, Order
 from easyclf.data.items import (
+    Column,
     Fields,
     Item,
     batch_fields,
@@ -23,6 +23,7 @@ from easyclf.data.items import (
     read_item,
     row_shapes,
 )
+from easyclf.data.opened import Opened, may_be_read_once
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.workers import iterate
 
@@ -32,6 +33,8 @@ _COMPARED_ROWS = 20
 KEPT_ITEMS = 4
 # A Dataset of torch, a DataLoader, or what is like them: its class has no base in common.
 DatasetLike: TypeAlias = Any
+# Weights below 2 to this power need no scaling: float32 holds 2**127, and sums of them.
+_PLAIN_EXPONENT = 32
 # What labels and names of classes are kept in.
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
@@ -86,10 +89,8 @@ class FirstLook:
         The user's.
     is_stream : bool
         Whether rows only come one after the other.
-    collate : callable
-        Makes a batch of a list of items.
-    labels : dict of int to label
-        The labels that were seen, by their rows.
+    labels, weights : dict of int to label or weight
+        Those that were seen, by their rows.
     """
 
     def __init__(
@@ -100,13 +101,16 @@ class FirstLook:
     ) -> None:
         self.X, self.dataset, self.loader_options = X, dataset_of(X), loader_options
         self.is_stream = is_stream(X)
-        self.collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
+        self._collate: Callable[[list[Item]], Item] = torch.utils.data.default_collate
         if is_loader(X):
-            self.collate = X.collate_fn
+            self._collate = X.collate_fn
         elif loader_options.get("collate_fn") is not None:
-            self.collate = loader_options["collate_fn"]
+            self._collate = loader_options["collate_fn"]
         self._items = dict(items or {})
-        self.labels = {row: fields_of(item).y for row, item in self._items.items()}
+        self.labels: dict[int, Column] = {}
+        self.weights: dict[int, Column] = {}
+        for row, item in self._items.items():
+            self.note(row, item)
 
     @property
     def name(self) -> str:
@@ -119,7 +123,17 @@ class FirstLook:
 
         Such batches need not be of rows of one shape.
         """
-        return self.collate is not torch.utils.data.default_collate
+        return self._collate is not torch.utils.data.default_collate
+
+    def collate(self, items: list[Item]) -> Item:
+        """Make a batch of items, as the user does it."""
+        try:
+            return self._collate(items)
+        except StopIteration as error:
+            raise RuntimeError(
+                f"The collation of the {self.name} raised StopIteration, which would leave out all "
+                "later rows; raise another error."
+            ) from error
 
     @functools.cached_property
     def n_rows(self) -> int | None:
@@ -149,22 +163,59 @@ class FirstLook:
 
     def first(self, n_rows: int) -> Fields:
         """Give the first rows, collated; x has shape (n_rows, ...), with fewer rows if X has."""
-        if is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None):
-            # Only the loader knows how its batches come about.
+        if self.makes_batches:
             return self._first_batch.first(n_rows)
         return batch_fields(self.collate(self.first_items(n_rows)))
 
+    @property
+    def makes_batches(self) -> bool:
+        """Whether only the user's loader knows how its batches come about."""
+        return is_loader(self.X) and (self.is_stream or self.X.batch_sampler is None)
+
+    @functools.cached_property
+    def _opened(self) -> Opened[Item]:
+        """The first items of a stream, or the first batch of a loader, and what comes after."""
+        if self.makes_batches:
+            opened = Opened[Item](iterate(self.X), 1)
+        else:
+            opened = Opened(iter(self.dataset), KEPT_ITEMS)
+        if not opened.first:
+            raise no_rows(self.dataset)
+        return opened
+
+    @functools.cached_property
+    def may_be_read_once(self) -> bool:
+        """Whether a stream may go on where it was left, instead of beginning again.
+
+        The workers of a loader have copies of it, which all begin where this process left it.
+        """
+        in_workers = is_loader(self.X) and self.X.num_workers
+        return self.is_stream and not in_workers and may_be_read_once(self.dataset)
+
+    def resumed(self, order: Order) -> Generator[Item] | None:
+        """Go on from the first look: all items of a stream, or all batches of the user's loader.
+
+        None where they are to be read anew: in a later pass, or in an epoch whose draws follow
+        from its own seed.
+        """
+        if order == IN_ORDER or self.may_be_read_once:
+            return self._opened.resumed()
+        self.close()
+        return None
+
+    def close(self) -> None:
+        """Let go what was opened, and is not to be read on."""
+        if "_opened" in vars(self):
+            self._opened.close()
+
     @functools.cached_property
     def _first_batch(self) -> Fields:
-        with closing(iterate(self.X)) as batches:
-            for batch in batches:
-                return batch_fields(batch)
-        raise no_rows(self.dataset)
+        return batch_fields(self._opened.first[0])
 
     def first_items(self, n_rows: int) -> list[Item]:
         """Give the items of the first rows, of which batches can be made; fewer if X has."""
         if self.is_stream:
-            items = self._stream_items[:n_rows]
+            items = self._opened.first[:n_rows]
         else:
             assert self.n_rows is not None
             items = [self._item(row) for row in range(min(n_rows, self.n_rows))]
@@ -172,25 +223,40 @@ class FirstLook:
             check_items(items, type(self.X).__name__)
         return items
 
-    @functools.cached_property
-    def _stream_items(self) -> list[Item]:
-        items = list(islice(self.dataset, KEPT_ITEMS))
-        if not items:
-            raise no_rows(self.dataset)
-        return items
-
     def _item(self, row: int) -> Item:
         if row not in self._items:
             self._items[row] = read_item(self.dataset, row)
-            self.labels[row] = fields_of(self._items[row]).y
+            self.note(row, self._items[row])
         return self._items[row]
+
+    def note(self, row: int, item: Item) -> None:
+        """Keep the label and the weight of an item."""
+        fields = fields_of(item)
+        self.labels[row], self.weights[row] = fields.y, fields.weight
+
+    @functools.cached_property
+    def is_weighted(self) -> bool:
+        """Whether rows have weights."""
+        if self.makes_batches or self.has_own_collation:
+            return self.first(1).weight is not None
+        return fields_of(self.first_items(1)[0]).weight is not None
+
+    @functools.cached_property
+    def weight_scale(self) -> float:
+        """A power of two that brings the weights seen so far near 1, if they are far from it."""
+        first = self.first(KEPT_ITEMS).weight
+        weights = [weight for weight in self.weights.values() if weight is not None]
+        seen = np.asarray(weights or first, dtype=np.float64)
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        exponent = int(np.frexp(seen.max())[1]) if seen.size else 0
+        return 1.0 if abs(exponent) < _PLAIN_EXPONENT else float(np.ldexp(1.0, -exponent))
 
     def label(self, row: int) -> Item:
         """Give the label of a row of a map-style dataset, and keep it."""
         if row < KEPT_ITEMS:
             self._item(row)
         elif row not in self.labels:
-            self.labels[row] = fields_of(read_item(self.dataset, row)).y
+            self.note(row, read_item(self.dataset, row))
         return self.labels[row]
 
     @functools.cached_property
@@ -199,7 +265,8 @@ class FirstLook:
 
         An array of shape (n_rows,) or (n_rows, n_labels).
         """
-        if self.is_stream or self.n_rows is None:
+        # Labels alone do not tell which rows have weight 0.
+        if self.is_stream or self.n_rows is None or self.is_weighted:
             return None
         labels = _carried_labels(self.dataset)
         if labels is None or labels.dtype == object:

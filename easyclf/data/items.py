@@ -65,12 +65,7 @@ class Fields(NamedTuple):
         ValueError
             If there is not one finite weight of at least 0 for each row.
         """
-        weight = torch.as_tensor(self.weight).double().reshape(-1)
-        if len(weight) != self.n_rows or not weight.isfinite().all() or (weight < 0).any():
-            raise ValueError(
-                f"`X` yields the weights {weight[:5].tolist()} for a batch of {self.n_rows} rows; "
-                "expected one finite weight of at least 0 for each row."
-            )
+        weight = checked_weights(torch.as_tensor(self.weight), self.n_rows)
         counts = weight > 0
         if counts.all():
             return self._replace(weight=weight)
@@ -152,6 +147,8 @@ def read_item(dataset: MapStyle, row: int) -> Item:
     """
     try:
         item = dataset[row]
+    except StopIteration as error:
+        raise ended_early(dataset, [row]) from error
     except Exception as error:
         error.add_note(
             f"Raised by {type(dataset).__name__}.__getitem__ for {_place(dataset, row)}."
@@ -163,6 +160,14 @@ def read_item(dataset: MapStyle, row: int) -> Item:
             "expected an item x, (x, y) or (x, y, weight)."
         )
     return item
+
+
+def ended_early(dataset: object, rows: list[int]) -> RuntimeError:
+    """Make the error for a StopIteration, which would end the epoch as if no row were left."""
+    return RuntimeError(
+        f"{type(dataset).__name__} raised StopIteration for the rows {rows[:5]}, "
+        "which would leave out all later rows; raise another error."
+    )
 
 
 def _place(dataset: MapStyle, row: int) -> str:
@@ -207,6 +212,31 @@ def other_shape(expected: tuple[int, ...], row: int, shape: tuple[int, ...]) -> 
     return ValueError(
         f"`X` yields rows of shape {expected}, but row {row} has shape {shape}; give all rows one "
         "shape, for example by v2.Resize and v2.CenterCrop, or pad them in `loader__collate_fn`."
+    )
+
+
+def checked_weights(weight: torch.Tensor, n_rows: int) -> torch.Tensor:
+    """Give weights of shape (n_rows,) or (n_rows, 1) as float64 of shape (n_rows,).
+
+    Raises
+    ------
+    ValueError
+        If there is not one finite weight of at least 0 for each row.
+    """
+    weight = weight.double().reshape(-1)
+    if len(weight) != n_rows or not weight.isfinite().all() or (weight < 0).any():
+        raise ValueError(
+            f"`X` yields the weights {weight[:5].tolist()} for a batch of {n_rows} rows; "
+            "expected one finite weight of at least 0 for each row."
+        )
+    return weight
+
+
+def some_without_weight() -> ValueError:
+    """Make the error for weights that only some rows have."""
+    return ValueError(
+        "`X` yields weights with some rows and none with others; give every row a weight, 1.0 "
+        "where it is like all others."
     )
 
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from torch.utils.data import DataLoader
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from easyclf.checks import did_you_mean
 from easyclf.data.base import Encoder, Order
-from easyclf.data.caching import dataset_labels
+from easyclf.data.caching import carried_labels, dataset_labels
 from easyclf.data.first_look import FirstLook, is_dataset
 from easyclf.data.formats import InputFormat
 from easyclf.data.items import Fields
-from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
-from easyclf.data.rows import STREAMED_ROWS
+from easyclf.data.loading import LoadedSource, UnpickableRows, labels_to_targets
+from easyclf.data.rows import STREAMED_ROWS, OwnLabels
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.streams import EpochCheck
 from easyclf.data.workers import end_kept_workers, iterate
-from easyclf.targets import Labels
 
+_RANDOM_SAMPLERS = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 # The options of a DataLoader that easyclf sets itself.
 _OWN_OPTIONS = (
     "dataset",
@@ -79,24 +83,15 @@ def read_loader(X: DataLoader[Any], context: ReadContext) -> tuple[LoaderRows, R
 
 
 @dataclass(frozen=True)
-class LoaderRows(LoadedRows):
+class LoaderRows(UnpickableRows):
     """Rows of a DataLoader of the user's."""
-
-    can_be_split: ClassVar[bool] = False
-
-    @property
-    def n_rows(self) -> int | None:
-        return len(self.codes) if self.codes is not None else self.look.n_rows
 
     @property
     def can_repeat(self) -> bool:
-        return not self.look.is_stream
+        return not self.look.may_be_read_once
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
-        return dataset_labels(self.look) if needs_all else self.look.carried_labels
-
-    def take(self, row_numbers: NDArray[np.intp]) -> LoaderRows:
-        raise TypeError(f"`X` is a {self.kind_name}, whose rows cannot be picked by their numbers.")
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
+        return dataset_labels(self.look) if needs_all else carried_labels(self.look)
 
     def training_batch_size(self, asked: int | str) -> int:
         if asked != "auto":
@@ -141,6 +136,18 @@ class LoaderSource(LoadedSource):
         self._loader: DataLoader[Any] = look.X
         # A loader that drops the last rows says nothing of how many it yields.
         expected = None if self._loader.drop_last else n_rows
+        if encode is None and look.is_stream and self._loader.drop_last:
+            raise ValueError(
+                "`X` is a DataLoader of a stream with `drop_last=True`, so that the last rows may "
+                "get no answer; leave `drop_last` out."
+            )
+        if encode is None and isinstance(self._loader.sampler, _RANDOM_SAMPLERS):
+            warnings.warn(
+                "`X` is a DataLoader that shuffles, so the answers come in an order that nobody "
+                "knows; pass a DataLoader with shuffle=False, or the Dataset.",
+                UserWarning,
+                stacklevel=2,
+            )
         self._check = EpochCheck(look.name, self._loader.num_workers, expected)
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:
@@ -156,10 +163,38 @@ class LoaderSource(LoadedSource):
         return n_batches - int(0 < last < min_rows and len(sampler) > full)
 
     def _load(self, batch_size: int, order: Order, min_rows: int) -> Generator[Any]:
-        return iterate(self._loader)
+        resumed = self._look.resumed(order) if self._look.makes_batches else None
+        return iterate(self._loader) if resumed is None else resumed
 
     def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
-        return self._check.watch(batches) if self._look.is_stream else batches
+        if self._look.is_stream:
+            return self._check.watch(batches)
+        return self._answering(self._all(batches), self._n_drawn)
+
+    def _all(self, batches: Iterator[Fields]) -> Iterator[Fields]:
+        """Yield the batches, which have to be as many as the loader says.
+
+        A StopIteration of a map-style dataset, or of a collation, ends a loader early.
+        """
+        n_batches = 0
+        for fields in batches:
+            n_batches += 1
+            yield fields
+        n_expected = self.n_batches(0)
+        if n_expected is not None and n_batches < n_expected:
+            raise ValueError(
+                f"`X` is a DataLoader of {n_expected} batches that ended after {n_batches} of "
+                "them: its dataset, its sampler or its `collate_fn` ended early, perhaps by a "
+                "StopIteration."
+            )
+
+    @property
+    def _n_drawn(self) -> int | None:
+        """The number of rows that the sampler draws; None where only reading them tells."""
+        sampler: object = self._loader.sampler
+        is_known = self._loader.batch_size is not None and isinstance(sampler, Sized)
+        return len(sampler) if is_known else None  # type: ignore[arg-type]
 
     def close(self) -> None:
+        super().close()
         end_kept_workers(self._loader)

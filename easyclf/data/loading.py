@@ -5,15 +5,19 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, Source
 from easyclf.data.finite import check_finite
 from easyclf.data.first_look import FirstLook
 from easyclf.data.formats import InputFormat
-from easyclf.data.items import Fields, batch_fields
+from easyclf.data.items import Fields, batch_fields, some_without_weight
 from easyclf.data.rows import Rows
 from easyclf.data.workers import dead_worker, says_worker_died
 from easyclf.nested import Tensors, apply
@@ -37,11 +41,39 @@ class LoadedRows(Rows):
 
     @property
     def is_weighted(self) -> bool:
-        return self.look.first(1).weight is not None
+        return self.look.is_weighted
 
     def first(self, n_rows: int) -> Tensors:
         inputs: Tensors = self.look.first(n_rows).x
         return inputs
+
+
+@dataclass(frozen=True)
+class UnpickableRows(LoadedRows):
+    """Rows that come as they please, and cannot be picked by their numbers.
+
+    Attributes
+    ----------
+    n_read : int or None
+        How many come, where `codes` are those of the rows that count alone.
+    """
+
+    n_read: int | None = None
+
+    can_be_split: ClassVar[bool] = False
+
+    @property
+    def n_rows(self) -> int | None:
+        if self.n_read is not None:
+            return self.n_read
+        return len(self.codes) if self.codes is not None else self.look.n_rows
+
+    def take(self, row_numbers: NDArray[np.intp]) -> Rows:
+        raise TypeError(f"`X` is a {self.kind_name}, whose rows cannot be picked by their numbers.")
+
+    def counting(self, row_numbers: NDArray[np.intp], n_rows: int) -> Rows:
+        """Leave the rows as they are: batches leave out those of weight 0."""
+        return replace(self, n_read=n_rows)
 
 
 class LoadedSource(Source):
@@ -78,10 +110,28 @@ class LoadedSource(Source):
             for fields in _of_min_rows(self._counting(checked), min_rows):
                 yield self._batch(fields)
 
+    def _answering(self, batches: Iterator[Fields], n_expected: int | None) -> Iterator[Fields]:
+        """Yield the batches; where there are to be answers, as many as rows are expected.
+
+        Batches to train or to measure on may leave out rows that the user's collation drops.
+        """
+        n_rows = 0
+        for fields in batches:
+            n_rows += fields.n_rows
+            yield fields
+        if self._encode is None and n_expected not in (None, n_rows):
+            raise ValueError(
+                f"`X` is a {type(self._look.X).__name__} of {n_expected} rows, of which {n_rows} "
+                "came in batches, so that answers and rows could not be paired; give every row "
+                "to a batch once: without `drop_last`, and without a `collate_fn` that drops rows."
+            )
+
     def _counting(self, batches: Iterator[Fields]) -> Iterator[Fields]:
         """Yield the rows that count of each batch, where there are any."""
         for fields in batches:
             counting = fields
+            if self._encode is not None and (fields.weight is not None) != self._look.is_weighted:
+                raise some_without_weight()
             if self._encode is not None and fields.weight is not None:
                 counting = fields.counting()
             if counting.n_rows:
@@ -94,11 +144,25 @@ class LoadedSource(Source):
             if fields.y is None:
                 raise ValueError("`X` yields items without a label; expected items (x, y).")
             if fields.weight is not None:
-                weight = fields.weight.to(device, self._input_format.loss_dtype)
+                weight = self._scaled(fields.weight).to(device)
             y = self._encode(fields.y).to(device)
         # The user's own collation may yield the same memory again.
         is_own = not self._look.has_own_collation
         return self._input_format.batch(fields.x, y, weight, is_own=is_own)
+
+    def close(self) -> None:
+        self._look.close()
+
+    def _scaled(self, weight: torch.Tensor) -> torch.Tensor:
+        """Scale weights of shape (n_rows,) to be near 1, as only their ratios count."""
+        scaled = (weight.double() * self._look.weight_scale).to(self._input_format.loss_dtype)
+        if not scaled.isfinite().all() or not scaled.all():
+            raise ValueError(
+                f"`X` yields the weights {weight.min():g} to {weight.max():g} in a batch, and "
+                f"{1 / self._look.weight_scale:g} or so in its first rows; dtype "
+                f"{str(scaled.dtype).removeprefix('torch.')} does not hold such ratios."
+            )
+        return scaled
 
     def __exit__(
         self,

@@ -8,12 +8,12 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_array
 
 from easyclf.data.arrays import as_tensor
 from easyclf.data.dataframes import refuse_columns
 from easyclf.data.finite import check_finite
+from easyclf.data.indexing import count_rows, take_rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.tensors import TensorRows, detached
 from easyclf.nested import apply
@@ -61,7 +61,7 @@ class MultiInput:
         self.inputs: dict[str, Input] | tuple[Input, ...] = (
             dict(inputs) if isinstance(inputs, Mapping) else tuple(inputs)
         )
-        lengths = {name: _n_rows(part) for name, part in self.named()}
+        lengths = {name: count_rows(part) for name, part in self.named()}
         if not lengths or len(set(lengths.values())) > 1:
             raise ValueError(
                 f"`X` has inputs with the numbers of rows {lengths}; expected at least one input, "
@@ -88,15 +88,12 @@ class MultiInput:
         """Take some of the rows, by a slice, a mask or their numbers."""
         if isinstance(rows, tuple):  # scikit-learn asks for `[rows, ...]`
             rows = rows[0]
-        return MultiInput(self.like([_safe_indexing(part, rows) for _, part in self.named()]))
+        numbers = np.arange(len(self))[np.asarray(rows) if isinstance(rows, list) else rows]
+        return MultiInput(self.like([take_rows(part, numbers) for _, part in self.named()]))
 
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {np.shape(part)}" for name, part in self.named())
         return f"MultiInput({shapes})"
-
-
-def _n_rows(part: Input) -> int:
-    return int(part.shape[0]) if getattr(part, "shape", ()) else len(part)
 
 
 def is_multi_input(X: object) -> bool:

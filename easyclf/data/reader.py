@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import check_array
 
 from easyclf.data.caching import cached
 from easyclf.data.first_look import FirstLook, class_names
+from easyclf.data.indexing import ArrayOrFrame, count_rows, take_rows
 from easyclf.data.kinds import kind_of
 from easyclf.data.loaders import check_options
+from easyclf.data.multi_input import MultiInput, read_multi_input
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.slices import with_labels
 from easyclf.randomness import isolated
-from easyclf.targets import Labels, TargetEncoder, read_labels
+from easyclf.targets import TargetEncoder, read_labels
 
 
 class _LabelledData(NamedTuple):
@@ -117,18 +119,20 @@ class Reader:
         _check_given(X, y, sample_weight, "y")
         check_options(self._loader_options, X)
         self.class_names = class_names(X)
+        counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
-            rows = self._read(X, sample_weight)
+            rows = self._read(X, counts)
             if y is None:
                 is_all = needs_labels or (encoder is None and classes is None)
-                y = rows.own_labels(needs_all=is_all)
-        if y is None:
-            return rows, encoder or TargetEncoder().fit(None, classes)
+                own = rows.own_labels(needs_all=is_all)
+                if own is None:
+                    return rows, encoder or TargetEncoder().fit(None, classes)
+                y, sample_weight = own
         labels = read_labels(y)
-        weight = _read_weight(sample_weight, rows, labels)
+        # Also of rows that do not count: their classes are classes.
         encoder = encoder or TargetEncoder().fit(labels, classes)
-        return rows.labelled(encoder.transform(labels), weight).without_zero_weights(), encoder
+        return _labelled(rows, encoder.transform(labels), sample_weight, counts), encoder
 
     def read_validation(
         self,
@@ -186,18 +190,18 @@ class Reader:
         """
         X, y, sample_weight = with_labels(X, y, sample_weight, name)
         _check_given(X, y, sample_weight, name)
+        counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
-            rows = self._read(X)
+            rows = self._read(X, counts)
             if y is None:
                 # They are compared with the classes now, and come with the rows later.
                 carried = rows.own_labels(needs_all=False)
                 if carried is not None:
-                    encoder.transform(read_labels(carried, name), name)
+                    encoder.transform(read_labels(carried.labels, name), name)
                 return rows
-        labels = read_labels(y, name)
-        weight = _read_weight(sample_weight, rows, labels)
-        return rows.labelled(encoder.transform(labels, name), weight).without_zero_weights()
+        codes = encoder.transform(read_labels(y, name), name)
+        return _labelled(rows, codes, sample_weight, counts)
 
     def read_inputs(self, X: object) -> Rows:
         """Read rows to answer for, without labels.
@@ -221,15 +225,23 @@ class Reader:
             )
         return _LabelledData(fields.x, fields.y, fields.weight)
 
-    def _read(self, X: object, sample_weight: ArrayLike | None = None) -> Rows:
-        """Check X, and compare its rows with those of the training."""
+    def _read(self, X: object, counts: NDArray[np.intp] | None = None) -> Rows:
+        """Check X, and compare its rows with those of the training.
+
+        `counts` are the numbers of the rows of positive weight, where others are to be left out.
+        """
+        if counts is not None:
+            try:
+                return self._read(take_rows(_indexable(X), counts))
+            except ValueError as error:
+                error.add_note("Rows of weight 0 are left out where rows are counted.")
+                raise
         context = ReadContext(
             self._estimator,
             self._dtype,
             self._loader_options,
             self.schema,
             self._encodes_frames,
-            sample_weight,
         )
         if self.schema is None:
             # Those of an earlier fit: not all rows have such.
@@ -255,7 +267,7 @@ class Reader:
 
 def _check_given(X: object, y: object, sample_weight: object, name: str) -> None:
     """Refuse labels or weights beside a dataset, and arrays without labels."""
-    if isinstance(X, Iterator):
+    if isinstance(X, Iterator) and not kind_of(X).holds_labels:
         raise TypeError(
             f"`X` is a {type(X).__name__}, which can be gone through only once; make it a "
             "list of rows, or an IterableDataset."
@@ -278,17 +290,61 @@ def _unseen_draws(X: object) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def _read_weight(
-    sample_weight: ArrayLike | None, rows: Rows, labels: Labels
-) -> NDArray[np.float64] | None:
-    """Read weights of shape (n_rows,); the lengths of rows, labels and weights are compared."""
-    if rows.n_rows is not None and rows.n_rows != len(labels):
+def _rows_that_count(X: object, sample_weight: ArrayLike | None) -> NDArray[np.intp] | None:
+    """Find the rows of positive weight of arrays, before anything else in them is looked at.
+
+    None where all are to be read: also where the weights make no sense, which is said later.
+    """
+    if sample_weight is None or kind_of(X).holds_labels:
+        return None
+    weight = _host(sample_weight)
+    is_right = weight.ndim == 1 and weight.dtype.kind in "biuf" and (weight >= 0).all()
+    if not is_right or weight.all() or not weight.any() or len(weight) != _n_rows(X):
+        return None
+    return np.flatnonzero(weight)
+
+
+def _indexable(X: object) -> ArrayOrFrame:
+    """Give X as something whose rows can be taken: several inputs in a MultiInput."""
+    return MultiInput(cast(Any, X)) if kind_of(X).read is read_multi_input else X
+
+
+def _n_rows(X: object) -> int | None:
+    try:
+        return count_rows(_indexable(X))
+    except (TypeError, ValueError):  # which the reading of X explains
+        return None
+
+
+def _labelled(
+    rows: Rows,
+    codes: NDArray[np.int64],
+    sample_weight: ArrayLike | None,
+    counts: NDArray[np.intp] | None,
+) -> Rows:
+    """Add codes and weights of all rows, of shape (n_rows,) or more, and keep what counts.
+
+    `counts` are the numbers of `rows`, where these are such alone. The lengths are compared.
+    """
+    n_rows = rows.n_rows if counts is None else None
+    if n_rows is not None and n_rows != len(codes):
         raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: X has {rows.n_rows}, y "
-            f"has {len(labels)}; expected one label for each row."
+            f"Found input variables with inconsistent numbers of samples: X has {n_rows}, y "
+            f"has {len(codes)}; expected one label for each row."
         )
     if sample_weight is None:
-        return None
+        return rows.labelled(codes, None)
+    weight = _read_weight(sample_weight, len(codes))
+    if counts is None and not weight.all():
+        counts = np.flatnonzero(weight)
+        rows = rows.counting(counts, len(codes))
+    if counts is not None:
+        codes, weight = codes[counts], weight[counts]
+    return rows.labelled(codes, weight)
+
+
+def _host(sample_weight: ArrayLike) -> NDArray[Any]:
+    """Give weights as an array; refuse what is a parameter, or rows to validate on."""
     if isinstance(sample_weight, torch.Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
     if isinstance(sample_weight, str):
@@ -296,16 +352,32 @@ def _read_weight(
             f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
             f"classes are a parameter: `class_weight={sample_weight!r}`."
         )
-    if isinstance(sample_weight, (tuple, list)) and any(map(np.ndim, sample_weight)):
+    is_pair = isinstance(sample_weight, (tuple, list)) and len(sample_weight) in (2, 3)
+    if is_pair and any(hasattr(part, "__len__") for part in sample_weight):
         raise ValueError(
             f"`sample_weight`, the third argument of `fit`, is a {type(sample_weight).__name__} of "
             "arrays; for rows to validate on, pass `validation_data=(X_val, y_val)`."
         )
-    weight: NDArray[np.float64] = _check_sample_weight(
-        sample_weight, labels, dtype=np.float64, ensure_non_negative=True
+    return np.asarray(sample_weight)
+
+
+def _read_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
+    """Read weights of shape (n_rows,), and scale them to be near 1."""
+    given = _host(sample_weight)
+    weight: NDArray[np.float64] = check_array(
+        given if given.ndim else np.full(n_rows, given),
+        ensure_2d=False,
+        dtype=np.float64,
+        input_name="sample_weight",
     )
+    if weight.shape != (n_rows,):
+        raise ValueError(f"sample_weight.shape == {weight.shape}, expected {(n_rows,)}!")
+    if (weight < 0).any():
+        raise ValueError("Negative values in data passed to `sample_weight`.")
     if not weight.any():
-        raise ValueError("`sample_weight` is 0 for every row; expected some positive weight.")
+        raise ValueError(
+            "`sample_weight` is 0 for every row; expected some other weight than zero."
+        )
     # Only their ratios count. A power of two changes no digit, and keeps them within float32.
     scaled: NDArray[np.float64] = np.ldexp(weight, -np.frexp(weight.max())[1])
     return scaled

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from easyclf.data.arrays import as_tensor
 from easyclf.data.base import Encoder, Source
@@ -21,6 +21,21 @@ from easyclf.targets import Labels
 
 # Rows in a batch of a stream that does not say how many it has.
 STREAMED_ROWS = 128
+
+
+class OwnLabels(NamedTuple):
+    """The labels that X itself holds.
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_rows,) or (n_rows, n_labels)
+        As X holds them.
+    weight : array-like of shape (n_rows,) or None
+        The weights of the rows.
+    """
+
+    labels: Labels
+    weight: ArrayLike | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +71,11 @@ class Rows(ABC):
     @abstractmethod
     def is_weighted(self) -> bool:
         """Whether rows have weights."""
+
+    @property
+    def runs_user_code(self) -> bool:
+        """Whether code of users makes the batches."""
+        return True
 
     @property
     @abstractmethod
@@ -94,18 +114,16 @@ class Rows(ABC):
         """
 
     @abstractmethod
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
-        """Look up the labels that X itself holds.
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
+        """Look up the labels that X itself holds, with the weights beside them.
 
         A dataset that does not carry its labels beside its items is read for them only if they
         are all needed (`needs_all`). None for arrays, whose labels are `y`.
         """
 
-    def without_zero_weights(self) -> Rows:
-        """Take the rows of positive weight."""
-        if self.weight is None or (self.weight > 0).all():
-            return self
-        return self.take(np.flatnonzero(self.weight > 0))
+    def counting(self, row_numbers: NDArray[np.intp], n_rows: int) -> Rows:
+        """Take the rows that count, of `n_rows` in all: the others have weight 0."""
+        return self.take(row_numbers)
 
     def labelled(self, codes: NDArray[np.int64], weight: NDArray[np.float64] | None) -> Self:
         """Add codes and weights."""
@@ -160,10 +178,14 @@ class ArrayRows(Rows):
         return self.weight is not None
 
     @property
+    def runs_user_code(self) -> bool:
+        return False
+
+    @property
     def can_repeat(self) -> bool:
         return True
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
         return None
 
     def training_batch_size(self, asked: int | str) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
-from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -81,8 +80,6 @@ class ReadContext:
         That of the training; None while the rows of the training are read.
     encodes_frames : bool
         Whether categories and gaps in frames become numbers.
-    sample_weight : array-like or None
-        The weights as given: rows of weight 0 teach a FrameEncoder nothing.
     """
 
     estimator: BaseEstimator
@@ -90,7 +87,6 @@ class ReadContext:
     loader_options: Mapping[str, Any]
     schema: RowSchema | None
     encodes_frames: bool
-    sample_weight: ArrayLike | None = None
 
     @property
     def is_training(self) -> bool:

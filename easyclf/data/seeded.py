@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from easyclf.data.base import Order
-from easyclf.data.items import Item, MapStyle, fields_of, other_shape, read_item
+from easyclf.data.items import Item, MapStyle, ended_early, fields_of, other_shape, read_item
 from easyclf.randomness import own_states
 
 _CPU = torch.device("cpu")
@@ -77,6 +77,11 @@ class SeededReader(Dataset[Any]):
         """Read some rows, all at once where the dataset can."""
         if _reads_together(self._dataset):
             items = self._read_together(rows)
+            if len(items) != len(rows):
+                raise ValueError(
+                    f"{type(self._dataset).__name__}.__getitems__ gave {len(items)} items for "
+                    f"{len(rows)} rows, {rows[:5]}...; expected one item for each row."
+                )
         else:
             items = [read_item(self._dataset, row) for row in rows]
         if self._shape is not None:
@@ -87,6 +92,8 @@ class SeededReader(Dataset[Any]):
     def _read_together(self, rows: list[int]) -> list[Item]:
         try:
             return list(cast(Any, self._dataset).__getitems__(rows))
+        except StopIteration as error:
+            raise ended_early(self._dataset, rows) from error
         except Exception as error:
             error.add_note(
                 f"Raised by {type(self._dataset).__name__}.__getitems__ for the rows {rows[:5]}..."

@@ -61,7 +61,7 @@ class SliceDataset(Subset[Item]):
     @property
     def y(self) -> Labels:
         """The labels of the rows, of shape (n_rows,) or (n_rows, n_labels)."""
-        return dataset_labels(FirstLook(self, {}))
+        return dataset_labels(FirstLook(self, {})).labels
 
     def __getitem__(self, rows: int | RowNumbers | tuple[RowNumbers, ...]) -> Item:
         """Read an item, or take some of the rows by a slice, a mask or their numbers."""

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from easyclf.data.base import Encoder, Order, bounds
 from easyclf.data.caching import dataset_labels
 from easyclf.data.first_look import DatasetLike, FirstLook
 from easyclf.data.formats import InputFormat
-from easyclf.data.items import Fields
-from easyclf.data.loading import LoadedRows, LoadedSource, labels_to_targets
-from easyclf.data.rows import chosen_batch_size
+from easyclf.data.items import Fields, Item, batch_fields
+from easyclf.data.loading import LoadedSource, UnpickableRows, labels_to_targets
+from easyclf.data.opened import ResumedStream, may_be_read_once
+from easyclf.data.rows import OwnLabels, chosen_batch_size
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.seeded import seeded
 from easyclf.data.workers import iterate
 from easyclf.nested import tensors_of
-from easyclf.targets import Labels
 
 
 def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSchema]:
@@ -32,24 +31,15 @@ def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSc
 
 
 @dataclass(frozen=True)
-class StreamRows(LoadedRows):
+class StreamRows(UnpickableRows):
     """Rows of a stream."""
-
-    can_be_split: ClassVar[bool] = False
-
-    @property
-    def n_rows(self) -> int | None:
-        return len(self.codes) if self.codes is not None else self.look.n_rows
 
     @property
     def can_repeat(self) -> bool:
-        return False
+        return not self.look.may_be_read_once
 
-    def own_labels(self, *, needs_all: bool) -> Labels | None:
+    def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
         return dataset_labels(self.look) if needs_all else None
-
-    def take(self, row_numbers: NDArray[np.intp]) -> StreamRows:
-        raise TypeError(f"`X` is a {self.kind_name}, whose rows cannot be picked by their numbers.")
 
     def training_batch_size(self, asked: int | str) -> int:
         return chosen_batch_size(asked, self.n_rows, self.kind_name)
@@ -89,21 +79,50 @@ class StreamSource(LoadedSource):
         self._n_rows = n_rows
         self._options = {**look.loader_options, "persistent_workers": False}
         self._n_workers: int = self._options.get("num_workers", 0)
+        if self._n_workers and may_be_read_once(look.dataset):
+            raise ValueError(
+                f"`X` is a {look.name} that is or holds an iterator, which {self._n_workers} "
+                "worker(s) cannot share; let `__iter__` make a new iterator, or leave "
+                "`loader__num_workers` out."
+            )
         self._check = EpochCheck(look.name, self._n_workers, n_rows)
 
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:
         return None if self._n_rows is None else len(bounds(self._n_rows, batch_size, min_rows))
 
     def _load(self, batch_size: int, order: Order, min_rows: int) -> Generator[Any]:
+        items = None if self._n_workers else self._look.resumed(order)
+        stream = self._look.dataset if items is None else ResumedStream(items)
         # The generator seeds the workers.
-        loader = DataLoader(
-            self._look.dataset, batch_size, generator=order.generator(), **self._options
-        )
+        options = {
+            **self._options,
+            "collate_fn": _Collation(self._look, is_answered=self._encode is None),
+        }
+        loader = DataLoader(stream, batch_size, generator=order.generator(), **options)
         batches = iterate(loader)
         return batches if self._n_workers else seeded(batches, order)
 
     def _checked(self, batches: Iterator[Fields]) -> Iterator[Fields]:
         return self._check.watch(batches)
+
+
+class _Collation:
+    """The collation of a stream.
+
+    Where each row is to be answered it may drop none.
+    """
+
+    def __init__(self, look: FirstLook, *, is_answered: bool) -> None:
+        self._collate, self._name, self._is_answered = look.collate, look.name, is_answered
+
+    def __call__(self, items: list[Item]) -> Item:
+        batch = self._collate(items)
+        if self._is_answered and batch_fields(batch).n_rows != len(items):
+            raise ValueError(
+                f"`X` is a {self._name} whose `collate_fn` made {batch_fields(batch).n_rows} rows "
+                f"of {len(items)}, so that answers and rows could not be paired; keep every row."
+            )
+        return batch
 
 
 class EpochCheck:
@@ -132,14 +151,20 @@ class EpochCheck:
         """
         first: Fields | None = None
         n_rows = 0
+        shares = [_Share() for _ in range(self._n_workers)]
         for number, fields in enumerate(batches):
             n_rows += fields.n_rows
+            if self._n_workers > 1:
+                # While all workers have rows left, they take turns.
+                shares[number % self._n_workers].add(fields)
             if number == 0:
                 first = fields
             elif first is not None:
                 self._compare(first, fields)
                 first = None
             yield fields
+        if len(shares) > 1 and shares[0].has_several and all(s == shares[0] for s in shares):
+            raise self._comes_twice("yield the same rows")
         self._count(n_rows)
 
     def _compare(self, first: Fields, second: Fields) -> None:
@@ -153,17 +178,23 @@ class EpochCheck:
         # Rows that all equal the first one say nothing.
         differ = any(not torch.equal(x[:1].expand_as(x), x) for x in tensors_of(first.x))
         if is_same and differ:
-            raise ValueError(
-                f"`X` is a {self._name} whose {self._n_workers} workers begin with the same rows: "
-                "every worker yields all of them; let `__iter__` share the rows out by "
-                "torch.utils.data.get_worker_info()."
-            )
+            raise self._comes_twice("begin with the same rows")
+
+    def _comes_twice(self, what: str) -> ValueError:
+        return ValueError(
+            f"`X` is a {self._name} whose {self._n_workers} workers {what}: every worker yields "
+            "all of them; let `__iter__` share the rows out by torch.utils.data.get_worker_info(), "
+            "which tells each worker its `id` among `num_workers` and is None without workers."
+        )
 
     def _count(self, n_rows: int) -> None:
         """Refuse a stream that ends at once, or with another number of rows than before."""
         if not n_rows:
             raise ValueError(
-                f"`X` is a {self._name} that yielded no rows; expected some in every epoch."
+                f"`X` is a {self._name} that yielded no rows; expected some in every epoch. "
+                "Let `__iter__` begin again whenever it is called: the search for the classes "
+                "(unless `classes` names them), the statistics of the default module and each "
+                "epoch go through all rows."
             )
         if self._n_rows is not None and n_rows != self._n_rows:
             raise ValueError(
@@ -172,3 +203,28 @@ class EpochCheck:
                 "one worker."
             )
         self._n_rows = n_rows
+
+
+@dataclass
+class _Share:
+    """The rows of one worker, whatever their order: how many, and the sum of their hashes."""
+
+    n_rows: int = 0
+    hashes: int = 0
+    first: int | None = None
+    has_several: bool = False
+
+    def add(self, fields: Fields) -> None:
+        """Add a batch, whose x has shape (n_rows, ...)."""
+        parts = [part.detach().cpu().contiguous() for part in tensors_of(fields.x)]
+        for row in range(fields.n_rows):
+            digest = hash(tuple(part[row].numpy().tobytes() for part in parts))
+            self.first = digest if self.first is None else self.first
+            self.has_several |= digest != self.first
+            self.n_rows, self.hashes = self.n_rows + 1, self.hashes + digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Share) and (self.n_rows, self.hashes) == (
+            other.n_rows,
+            other.hashes,
+        )

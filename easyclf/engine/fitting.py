@@ -291,6 +291,9 @@ class Fitting:
             seed=settings.seed,
             # A difference that a tape makes is mended by another fit over the same rows.
             uses_tapes=uses_tapes and self._train.can_repeat,
+            runs_user_code=self._train.runs_user_code
+            or settings.augment is not None
+            or settings.preprocess is not None,
         )
 
     def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:

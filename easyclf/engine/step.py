@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -35,6 +36,8 @@ class Step:
         The tapes of the run.
     n_steps : int
         Steps that will be taken in all and may be played from tapes.
+    is_exposed : bool, default=False
+        Whether code of users runs between the steps, which may change the module.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Step:
         tapes: Tapes,
         *,
         n_steps: int,
+        is_exposed: bool = False,
     ) -> None:
         self._state, self._objective, self._clip = state, objective, clip_grad_norm
         self.differentiate = Differentiation(state, objective, clip_grad_norm)
@@ -53,8 +57,12 @@ class Step:
         is_playable = objective.precision.is_recordable and not self._needs_closure
         self._tapes = tapes
         self._player = tapes.of(
-            self.differentiate, training=True, n_calls=n_steps if is_playable else 0
+            self.differentiate,
+            training=True,
+            n_calls=n_steps if is_playable else 0,
+            is_exposed=is_exposed,
         )
+        self._module = state.module
         # Those of the last step, while no parameter has them.
         self._gradients: Gradients | None = None
 
@@ -66,7 +74,8 @@ class Step:
         measured : list of BatchResult
             For each batch, with the weights as they were before the step.
         """
-        played = self._player.play(group[0]) if len(group) == 1 else None
+        is_playable = len(group) == 1 and self._is_unchanged()
+        played = self._player.play(group[0]) if is_playable else None
         if played is None:
             return self._step_as_written(group)
         measured, self._gradients = played
@@ -77,11 +86,17 @@ class Step:
 
     def check(self) -> None:
         """Notice what has been changed from outside since the last epoch."""
-        parameters = _parameters(self._state.optimizer)
-        if list(map(id, parameters)) != list(map(id, self.differentiate.parameters)):
+        self._is_unchanged()
+        self._tapes.check()
+
+    def _is_unchanged(self) -> bool:
+        """Whether module and parameters are those that tapes are made for."""
+        state, known = self._state, self.differentiate.parameters
+        parameters = _parameters(state.optimizer)
+        if len(parameters) != len(known) or not all(map(is_, parameters, known)):
             self.differentiate.parameters = parameters
             self._tapes.forget()
-        self._tapes.check()
+        return state.forward is self._module and state.module is self._module
 
     def show_gradients(self) -> None:
         """Leave the gradients of the last step where a step as it is written leaves them."""
@@ -98,7 +113,11 @@ class Step:
         if self._needs_closure:
             return self._step_with_closure(group)
         measured = self._compute_gradients(group)
-        self._objective.precision.step(self._state.optimizer)
+        optimizer = self._state.optimizer
+        update = self._tapes.update_of(optimizer)
+        gradients = [parameter.grad for parameter in _parameters(optimizer)]
+        if not (self._objective.precision.is_recordable and update(gradients)):
+            self._objective.precision.step(optimizer)
         return measured
 
     def _step_with_closure(self, group: Sequence[Batch]) -> list[BatchResult]:
@@ -210,7 +229,10 @@ def _group_weight(head: Head, group: Sequence[Batch]) -> Number:
         assert batch.y is not None
         weights = head.loss_weights(batch.y, batch.weight)
         total = total + (len(batch.y) if weights is None else weights.sum())
-    return total
+    # A group may hold only rows whose class has weight 0.
+    return (
+        total.clamp(min=torch.finfo(total.dtype).tiny) if isinstance(total, torch.Tensor) else total
+    )
 
 
 def _mean_loss(measured: Sequence[BatchResult]) -> Number:

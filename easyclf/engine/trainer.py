@@ -52,6 +52,8 @@ class Plan:
         The seed of the whole training, of which each epoch's follows.
     uses_tapes : bool
         Whether what comes often may be played from tapes.
+    runs_user_code : bool
+        Whether code of users makes the batches, which may change the module.
     """
 
     batch_size: int
@@ -62,6 +64,7 @@ class Plan:
     is_shuffled: bool
     seed: int
     uses_tapes: bool
+    runs_user_code: bool
 
 
 class Trainer:
@@ -103,12 +106,21 @@ class Trainer:
         # A callback that looks at every step with the weights in its hands is shown each of them.
         changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
+        is_torchs = type(state.optimizer) in vars(torch.optim).values()
+        is_exposed = plan.runs_user_code or not is_torchs
         n_epochs = state.epochs - state.epoch
         n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
         n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
         self._tapes = tapes = Tapes(state.module, state.head, is_on=plan.uses_tapes)
-        self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
-        self._player = tapes.of(self._measure, training=False, n_calls=n_epochs * (n_batches or 0))
+        self._step = Step(
+            state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps, is_exposed=is_exposed
+        )
+        self._player = tapes.of(
+            self._measure,
+            training=False,
+            n_calls=n_epochs * (n_batches or 0),
+            is_exposed=is_exposed,
+        )
 
     def fit(self) -> None:
         """Run the epochs that are planned, or until a callback asks to stop.
@@ -144,7 +156,7 @@ class Trainer:
         self._hooks.call("on_epoch_begin", state)
         if self._may_change:
             state.module.train()
-            self._step.check()
+        self._step.check()
         lr = float(state.optimizer.param_groups[0]["lr"])
         metrics = self._train_epoch(Order(seed, self._plan.is_shuffled), interruption)
         self._step.show_gradients()
@@ -212,10 +224,11 @@ class Trainer:
         return {f"val_{name}": value for name, value in figures.items()}
 
     def _measure_or_play(self, batch: Batch) -> BatchResult:
-        played = self._player.play(batch)
+        state = self._state
+        played = self._player.play(batch) if state.forward is state.module else None
         if played is None:
-            if self._state.module.training:
-                self._state.module.eval()
+            if state.module.training:
+                state.module.eval()
             played = self._measure(batch)
         return BatchResult(*played)
 

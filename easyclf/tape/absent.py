@@ -17,7 +17,14 @@ class NoTapes:
     def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
         pass
 
-    def of(self, function: Callable[[Batch], Any], *, training: bool, n_calls: int) -> NoPlayer:
+    def of(
+        self,
+        function: Callable[[Batch], Any],
+        *,
+        training: bool,
+        n_calls: int,
+        is_exposed: bool = False,
+    ) -> NoPlayer:
         """A player that never plays."""
         return NoPlayer()
 

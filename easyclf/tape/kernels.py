@@ -23,7 +23,7 @@ _NARROW = 8
 
 
 def faster_product(function: Any, tensors: Sequence[torch.Tensor]) -> Callable[..., Any] | None:
-    """What does the same as an operation of ATen on these tensors in less time, or None."""
+    """Choose what does an operation of ATen on tensors of these shapes in less time, if any."""
     product = _PRODUCTS.get(function)
     if product is None or not (torch.backends.mkldnn.enabled and is_mkl_slow()):
         return None

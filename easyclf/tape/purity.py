@@ -1,100 +1,65 @@
-"""Whether the Python code of a module is pure, so that a recording of it stays true.
+"""The code that ran in a call and all that it can read, so that a recording of it stays true.
 
 A recording holds what Python did once: the branches that it took, the numbers that it read. It
 can stand for the code while the code only computes, and reads nothing that changes unnoticed.
-`CodeReading` proves the former from the bytecode, and two readings that differ show the latter.
+`CodeReading` proves the former from the instructions of what ran. It notes what that code can
+reach, so that a change is seen. Code that did not run will not run while nothing has changed.
 """
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import dis
 import enum
 import functools
 import types
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from numbers import Number
+from abc import ABCMeta
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import is_
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from easyclf.tape.opcodes import LOCAL_OPERATIONS
 from easyclf.tape.recorder import NotRecordable
+from easyclf.tape.trusted import CodeHome, is_pure_function, is_pure_type
+from easyclf.tape.witness import Witness, name_of_function
 
-_PLAIN = (
-    Number,
-    str,
-    bytes,
-    enum.Enum,
-    torch.Size,
-    torch.device,
-    torch.dtype,
-    torch.layout,
-    torch.memory_format,
-    type(None),
-    type(...),
+# Values that never change: two of them are the same if they look the same.
+_PLAIN = frozenset(
+    (
+        bool, bytes, complex, float, int, range, slice, str, torch.Size, torch.device, torch.dtype,
+        torch.layout, torch.memory_format, types.NoneType, types.EllipsisType,
+        types.NotImplementedType,
+        *(np.dtype(name).type for name in "?bBhHiIlLqQefdFD"),
+    )
+)  # fmt: skip
+# Names of Python's protocols that code may spell out: the others lead around what is compared.
+_SPELLED = frozenset(
+    "__call__ __class__ __dict__ __getattr__ __getitem__ __init__ __len__ __name__ __qualname__ "
+    "__enter__ __exit__ __iter__ __contains__ __doc__".split()
 )
-# Homes of code that only computes.
-_TRUSTED = (
-    "easyclf.heads",
-    "easyclf.losses",
-    "easyclf.output_kinds",
-    "easyclf.mlp",
-    "torch._C",
-    "torch._jit_internal",
-    "torch._tensor",
-    "torch.amp.autocast_mode",
-    "torch.autograd.grad_mode",
-    "torch.functional",
-    "torch.nn.functional",
-    "torch.nn.init",
-    "torch.nn.modules",
-    "torch.nn.utils.parametrizations",
-    "torch.nn.utils.parametrize",
-    "torchvision.models",
-    "torchvision.ops",
-    "_functools",
-    "_operator",
-    "itertools",
-    "math",
-)
-_READABLE_MODULES = ("torch", "torchvision", "functools", "itertools", "math", "operator", "typing")
-_PURE_BUILTINS = set(
-    "abs all any bool callable complex dict divmod enumerate filter float frozenset getattr "
-    "hasattr int isinstance issubclass iter len list map max min next object pow range reversed "
-    "round set slice sorted str sum super tuple type zip".split()
-)
-# What leads out of a recording: values as Python numbers, memory shared with other tensors, the
-# settings of torch and of modules, random states.
-_REFUSED_NAMES = frozenset(
-    "__array__ __dict__ __setattr__ add_module apply apply_ backward compile cuda data data_ptr "
-    "eval fork_rng get_rng_state grad grad_fn initial_seed item jit load_state_dict manual_seed "
-    "map_ map2_ numpy register_backward_hook register_buffer register_forward_hook "
-    "register_forward_pre_hook register_full_backward_hook register_hook register_module "
-    "register_parameter requires_grad_ retain_grad seed set_ set_default_device "
-    "set_default_dtype set_grad_enabled set_num_threads set_rng_state share_memory_ storage "
-    "tolist train untyped_storage utils".split()
-)
-_STORES = frozenset(
-    "STORE_GLOBAL DELETE_GLOBAL STORE_ATTR DELETE_ATTR STORE_NAME IMPORT_NAME".split()
-)
-# What changes a list, a set or a dict: methods and operations.
-_CHANGES = frozenset("add append clear extend insert pop popitem remove setdefault update".split())
-_ITEM_STORES = frozenset("STORE_SUBSCR DELETE_SUBSCR STORE_SLICE".split())
-# What every module has of its own.
-_OF_MODULES = frozenset(vars(nn.Module()))
 _HOOKS = ("_backward_hooks", "_backward_pre_hooks", "_forward_hooks", "_forward_pre_hooks")
+# What every module has of its own.
+_OF_MODULES = ("_parameters", "_buffers", "_modules")
 # Methods through which a call of a module reaches its `forward`.
 _CALLS = ("__call__", "__getattr__", "__getattribute__", "_call_impl", "forward")
+# Bytes of an array that is compared by its numbers.
+_LARGEST_ARRAY = 2**16
 
 
-def _is_trusted(home: str | None) -> bool:
-    return home == "torch" or any(f"{home}.".startswith(f"{trusted}.") for trusted in _TRUSTED)
+class _Plain:
+    """An object without anything that is hidden from Python."""
 
 
 class CodeReading:
-    """All that the code of some objects can read, once the code is proved to be pure.
+    """All that some code can reach from some objects, once the code is proved to only compute.
 
     Two readings of the same objects are equal if nothing has changed in between but the values
     of tensors, and the mode of a module as a whole.
@@ -103,11 +68,13 @@ class CodeReading:
     ----------
     roots : iterable of object
         Modules, losses and what else takes part.
+    witness : Witness
+        What ran.
 
     Attributes
     ----------
     tensors : list of Tensor
-        Every tensor that they hold.
+        Every tensor that the code can reach.
 
     Raises
     ------
@@ -115,212 +82,404 @@ class CodeReading:
         If the code may do more than compute, or reads what cannot be compared.
     """
 
-    def __init__(self, roots: Iterable[object]) -> None:
+    def __init__(self, roots: Iterable[object], witness: Witness) -> None:
         self.tensors: list[torch.Tensor] = []
+        self._codes, self._names = witness.codes, witness.names
+        self._reads_anything = witness.reads_anything
         # By identity; they are held, so that no two ever have the same.
         self._seen: dict[int, tuple[int, object]] = {}
+        self._read_codes: set[int] = set()
+        self._is_in_root = False
+        # What to look at for a change, and what was there.
+        self._watches: list[tuple[Callable[[], Sequence[object]], list[object]]] = []
+        self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
         for hooks in _HOOKS:
-            if getattr(nn.modules.module, f"_global{hooks}", None):
+            if getattr(nn.modules.module, f"_global{hooks}"):
                 raise NotRecordable("a hook is registered for all modules")
-        # Code that changes items, and lists and dicts that outlive a call: not both.
-        self._changer, self._changeable = "", ""
         self._values = [self._read_root(root) for root in roots]
-        if self._changer and self._changeable:
-            raise NotRecordable(f"{self._changer} may change {self._changeable}")
+        for number, code in self._codes.items():
+            if number not in self._read_codes:
+                raise NotRecordable(f"{code.co_qualname} ran and was not found")
+        for home in (torch, F, torch.Tensor):
+            self._watch_names(vars(home), sorted(self._names.intersection(vars(home))))
+        for names, values in self._globals.values():
+            self._watch_names(names, list(values))
+        self._values.append(settings())
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CodeReading) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
 
+    def is_current(self) -> bool:
+        """Whether all that was read is still there: the very same objects.
+
+        False says little: what is there may still be equal.
+        """
+        for look, before in self._watches:
+            now = look()
+            if len(now) != len(before) or not all(map(is_, now, before)):
+                return False
+        return bool(settings() == self._values[-1]) and all(
+            _tensor_facts(tensor) == facts
+            for tensor, facts in zip(self.tensors, self._facts, strict=True)
+        )
+
+    @functools.cached_property
+    def _facts(self) -> list[object]:
+        return [_tensor_facts(tensor) for tensor in self.tensors]
+
+    def _watch(self, look: Callable[[], Sequence[object]]) -> None:
+        self._watches.append((look, list(look())))
+
+    def _watch_names(self, values: Any, names: Sequence[str]) -> None:
+        self._watch(lambda: list(map(values.get, names)))
+
     def _read_root(self, root: Any) -> Any:
-        # A module is switched between its modes: what counts is which layers are in another one.
-        self._mode = root.training if isinstance(root, nn.Module) else True
-        return self._read(root, type(root).__name__)
+        self._is_in_root = isinstance(root, nn.Module)
+        values = []
+        if isinstance(root, nn.Module):
+            # It is switched between its modes: what counts is which layers are in another one.
+            self._watch(functools.partial(_other_modes, root))
+            values = _other_modes(root)
+            self._check_modes(root)
+        return [values, self._read(root, type(root).__name__)]
+
+    def _check_modes(self, root: nn.Module) -> None:
+        for layer in root.modules():
+            for name in ("train", "eval", "__setattr__"):
+                function = getattr(type(layer), name)
+                if not CodeHome(function.__code__, function.__globals__).is_torchs:
+                    raise NotRecordable(f"{type(layer).__name__} has a `{name}` of its own")
+            if "train" in vars(layer) or "eval" in vars(layer):
+                raise NotRecordable(f"{type(layer).__name__} was given another `train` or `eval`")
 
     def _read(self, item: Any, name: str) -> Any:
         """What stands for an object when readings are compared."""
-        if isinstance(item, _PLAIN):
-            return item
+        kind = type(item)
+        if kind in _PLAIN:
+            return (kind, repr(item))
         if id(item) in self._seen:
             return self._seen[id(item)][0]
         self._seen[id(item)] = (len(self._seen), item)
-        if isinstance(item, torch.Tensor):
-            return self._read_tensor(item, name)
+        read = _READERS.get(kind)
+        if read is not None:
+            return [id(item), read(self, item, name)]
         if isinstance(item, nn.Module):
-            return self._read_module(item)
-        if isinstance(item, Mapping):
-            return [(key, self._read(value, f"{name}[{key!r}]")) for key, value in item.items()]
-        if isinstance(item, (tuple, list)):
-            return [self._read(one, name) for one in item]
-        if isinstance(item, (set, frozenset)):
-            return sorted(str(self._read(one, name)) for one in item)
-        if isinstance(item, functools.partial):
-            return self._read([item.func, item.args, item.keywords], name)
-        if isinstance(item, types.MethodType):
-            return self._read([item.__self__, item.__func__], name)
-        if isinstance(item, types.FunctionType):
-            return [id(item), *self._read_function(item, None)]
-        if isinstance(item, (types.BuiltinFunctionType, type)):
-            return self._read_builtin(item, name)
-        if isinstance(item, weakref.ref):
+            return [id(item), self._read_module(item)]
+        if isinstance(item, enum.Enum):
+            return [id(item), self._read_enumeration(kind)]
+        if isinstance(item, type):
+            return [id(item), self._read_class(item, name)]
+        if isinstance(item, tuple) and kind.__mro__[-2:] == (tuple, object):
+            return [id(item), self._read_class(kind, name), self._read_items(tuple(item), name)]
+        if is_plain_class(kind):
+            return [id(item), self._read_object(item, name)]
+        if isinstance(item, np.ufunc):
             return id(item)
-        if type(item).__module__ in ("easyclf.heads", "easyclf.losses", "easyclf.output_kinds"):
-            return [id(item), self._read(vars(item), name)]
-        raise NotRecordable(f"{name} is a {type(item).__name__}, which may change unnoticed")
+        raise NotRecordable(f"{name} is a {kind.__name__}, which may change unnoticed")
+
+    def _read_items(self, items: Iterable[Any], name: str) -> Any:
+        return [self._read(item, name) for item in items]
+
+    def _read_list(self, items: list[Any], name: str) -> Any:
+        self._watch(functools.partial(list, items))
+        return self._read_items(items, name)
+
+    def _read_dict(self, items: dict[Any, Any], name: str) -> Any:
+        self._watch(lambda: [*items, *items.values()])
+        return [
+            (self._read(key, name), self._read(value, f"{name}[{key!r}]"))
+            for key, value in items.items()
+        ]
+
+    def _read_set(self, items: set[Any] | frozenset[Any], name: str) -> Any:
+        if any(type(item) not in _PLAIN for item in items):
+            raise NotRecordable(f"{name} is a set of objects")
+        self._watch(lambda: sorted(items, key=id))
+        return sorted(repr(item) for item in items)
+
+    def _read_partial(self, item: functools.partial[Any], name: str) -> Any:
+        return self._read([item.func, item.args, item.keywords, vars(item)], name)
+
+    def _read_bound(self, method: types.MethodType, name: str) -> Any:
+        return self._read((method.__self__, method.__func__), name)
+
+    def _read_builtin(self, function: Any, name: str) -> Any:
+        if not is_pure_function(function):
+            raise NotRecordable(f"{name} uses {name_of_function(function)}")
+        return None
+
+    def _read_array(self, array: np.ndarray[Any, Any], name: str) -> Any:
+        if array.dtype.hasobject or array.nbytes > _LARGEST_ARRAY:
+            raise NotRecordable(f"{name} is an array of objects, or of many numbers")
+        facts = (array.dtype.str, array.shape, array.tobytes())
+        # Its numbers may change without a trace: they are looked at as a whole.
+        self._watch(lambda: [facts == (array.dtype.str, array.shape, array.tobytes())])
+        return facts
+
+    def _read_reference(self, reference: weakref.ref[Any], name: str) -> Any:
+        self._watch(lambda: [reference()])
+        return self._read(reference(), name)
+
+    def _read_namespace(self, item: Any, name: str) -> Any:
+        return self._read_dict(vars(item), name)
 
     def _read_tensor(self, tensor: torch.Tensor, name: str) -> Any:
-        if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
+        if tensor.layout is not torch.strided:
             raise NotRecordable(f"{name} is a {type(tensor).__name__} of layout {tensor.layout}")
-        if tensor._backward_hooks or getattr(tensor, "_post_accumulate_grad_hooks", None):
+        if tensor._backward_hooks or tensor._post_accumulate_grad_hooks:
             raise NotRecordable(f"{name} has a hook")
         if tensor.grad_fn is not None:
             raise NotRecordable(f"{name} is the result of an earlier computation")
         self.tensors.append(tensor)
-        return (id(tensor), tensor.data_ptr(), tensor.requires_grad, tensor.shape, tensor.stride())
+        return _tensor_facts(tensor)
 
     def _read_module(self, module: nn.Module) -> Any:
-        own = vars(module)
-        name = type(module).__name__
+        own, name = vars(module), type(module).__name__
         if any(own.get(hooks) for hooks in _HOOKS):
             raise NotRecordable(f"{name} has hooks")
         if any(method in own for method in _CALLS) or own.get("_compiled_call_impl"):
             raise NotRecordable(f"{name} was given another `forward`")
-        values: list[Any] = [module.training is self._mode]
-        for key in ("_parameters", "_buffers", "_modules"):
-            values.append(self._read(own[key], name))
-        for key, value in own.items():
-            if key not in _OF_MODULES:
-                values.append((key, self._read(value, f"{name}.{key}")))
-                if not _is_trusted(type(module).__module__):
-                    self._note_changeable(value, f"{name}.{key}")
-        ancestors = type(module).__mro__
-        for ancestor in ancestors[: ancestors.index(nn.Module)]:
-            if not _is_trusted(ancestor.__module__):
-                for method, function in vars(ancestor).items():
-                    if method in _CALLS or _overrides(ancestor, method):
-                        values += self._read_method(function, type(module))
-        return [id(module), id(type(module)), *values]
-
-    def _read_method(self, method: Any, owner: type) -> list[Any]:
-        """Read what a class has under some name, if it is code."""
-        if isinstance(method, property):
-            method = method.fget
-        elif isinstance(method, (staticmethod, classmethod)):
-            method = method.__func__
-        if not isinstance(method, types.FunctionType) or id(method) in self._seen:
-            return []
-        self._seen[id(method)] = (len(self._seen), method)
-        return self._read_function(method, owner)
-
-    def _read_builtin(self, item: Any, name: str) -> Any:
-        """Read a class, or a function that is not written in Python."""
-        home = item.__module__
-        if home is None:
-            home = getattr(item.__self__, "__module__", None) or type(item.__self__).__module__
-        is_known = home == "builtins" and item.__name__ in _PURE_BUILTINS
-        is_module = isinstance(item, type) and issubclass(item, (nn.Module, BaseException))
-        if not (is_known or is_module or _is_trusted(home) or item is torch.Tensor):
-            raise NotRecordable(f"{name} uses {home}.{item.__name__}")
-        return id(item)
-
-    def _read_function(self, function: types.FunctionType, owner: type | None) -> list[Any]:
-        """Check the code of a function, and read its globals, its closure and its defaults."""
-        if _is_trusted(function.__globals__.get("__name__")):
-            return []
-        name = function.__qualname__
-        defaults = (function.__defaults__, function.__kwdefaults__)
-        values = [id(function.__code__), self._read(defaults, name)]
-        self._note_changeable(defaults, f"a default of {name}")
-        free = function.__code__.co_freevars
-        cells = dict(zip(free, function.__closure__ or (), strict=True))
-        for code in _all_code(function.__code__):
-            instructions = list(dis.get_instructions(code))
-            for index, instruction in enumerate(instructions):
-                operation, used = instruction.opname, instruction.argval
-                is_in_place = operation == "BINARY_OP" and instruction.argrepr.endswith("=")
-                if operation in _ITEM_STORES or is_in_place:
-                    self._changer = name
-                is_outer = operation in ("STORE_DEREF", "DELETE_DEREF") and used in free
-                if operation in _STORES or is_outer:
-                    raise NotRecordable(f"{name} sets `{used}`")
-                if operation in ("LOAD_GLOBAL", "LOAD_NAME"):
-                    known = function.__globals__
-                    if used not in known and not hasattr(builtins, used):
-                        continue  # an error, if it is ever reached
-                    value = known[used] if used in known else getattr(builtins, used)
-                    value = _follow(value, instructions[index + 1 :])
-                    values.append(self._read_global(value, f"`{used}` in {name}"))
-                    if value is getattr and owner is not None:
-                        for method in _own_names(owner):
-                            values += self._read_named(method, owner)
-                elif "DEREF" in operation and used in cells:
-                    value = cells[used].cell_contents
-                    values.append(self._read_global(value, f"`{used}` in {name}"))
-                elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")):
-                    if used in _REFUSED_NAMES:
-                        raise NotRecordable(f"{name} uses `{used}`")
-                    if used in _CHANGES:
-                        self._changer = name
-                    if owner is not None:
-                        values += self._read_named(used, owner)
-        return values
-
-    def _read_global(self, value: Any, name: str) -> Any:
-        if isinstance(value, types.ModuleType):
-            if value.__name__.partition(".")[0] not in _READABLE_MODULES:
-                raise NotRecordable(f"{name} is the module {value.__name__}")
-            return value.__name__
-        self._note_changeable(value, name)
-        return self._read(value, name)
-
-    def _note_changeable(self, value: Any, name: str) -> None:
-        if isinstance(value, (list, set, dict)):
-            self._changeable = name
-        elif isinstance(value, tuple):
-            for item in value:
-                self._note_changeable(item, name)
-
-    def _read_named(self, name: str, owner: type) -> list[Any]:
-        """Read the methods of that name."""
+        parts = [own[part] for part in (*_OF_MODULES, *_HOOKS)]
+        self._watch(lambda: [item for part in parts for pair in part.items() for item in pair])
+        self._watch(lambda: [own.get(part) for part in (*_OF_MODULES, *_HOOKS)])
         return [
-            value
-            for ancestor in owner.__mro__
-            if name in vars(ancestor) and not _is_trusted(ancestor.__module__)
-            for value in self._read_method(vars(ancestor)[name], owner)
+            [
+                (key, self._read(item, f"{name}.{part}[{key!r}]"))
+                for part in _OF_MODULES
+                for key, item in own[part].items()
+            ],
+            self._read_object(module, name),
         ]
 
+    def _read_object(self, item: Any, name: str) -> Any:
+        """Read the attributes that the code can ask for, and the class."""
+        own = vars(item)
+        passed_over = (*_OF_MODULES, *_HOOKS, *(["training"] if self._is_in_root else []))
+        named = [key for key in own if self._is_read(key)]
+        if isinstance(item, nn.Module):
+            named = [key for key in named if key not in passed_over]
+        # All names, since an attribute may come that hides one of the class.
+        self._watch(lambda: [type(item), *own, *map(own.get, named)])
+        values = [(key, self._read(own[key], f"{name}.{key}")) for key in named]
+        return [self._read(type(item), name), values]
 
-def _overrides(owner: type, method: str) -> bool:
-    """Whether a layer of torch's, which the class extends, has a method of that name to call."""
-    return method != "__init__" and any(
-        method in vars(base)
-        for base in owner.__mro__[1:]
-        if base not in (nn.Module, object) and _is_trusted(base.__module__)
+    def _is_read(self, name: str) -> bool:
+        return self._reads_anything or name in self._names
+
+    def _is_read_of(self, kind: type, name: str) -> bool:
+        """Whether the code can ask a class for an attribute that may change."""
+        is_protocol = name.startswith("__") or name == "_abc_impl"
+        return self._is_read(name) and not is_protocol and not _is_torchs(kind)
+
+    def _read_class(self, kind: type, name: str) -> Any:
+        if is_pure_type(kind):
+            return None
+        if isinstance(kind, enum.EnumMeta):
+            return self._read_enumeration(kind)
+        if not (is_plain_class(kind) or issubclass(kind, tuple)):
+            raise NotRecordable(f"{name} uses {kind.__module__}.{kind.__name__}")
+        if type(kind) not in (type, ABCMeta):
+            self._read(type(kind), f"the class of {name}")
+        values: list[Any] = []
+        for ancestor in kind.__mro__[:-1]:
+            is_read = id(ancestor) in self._seen and ancestor is not kind
+            if ancestor is tuple or is_read:
+                continue
+            self._seen.setdefault(id(ancestor), (len(self._seen), ancestor))
+            members = vars(ancestor)
+            self._watch_names(members, list(members))
+            for key, member in list(members.items()):
+                functions = list(_functions_of(member))
+                if functions:
+                    values += [self._read(function, key) for function in functions]
+                elif self._is_read_of(ancestor, key):
+                    values.append((key, self._read(member, f"{ancestor.__name__}.{key}")))
+        return [list(map(id, kind.__mro__)), values]
+
+    def _read_enumeration(self, kind: type) -> Any:
+        """Read members that are numbers or texts; they are made once, with their class."""
+        members = getattr(kind, "__members__", {})
+        for member in members.values():
+            if type(member.value) not in _PLAIN:
+                raise NotRecordable(f"{kind.__name__} is an enumeration of objects")
+        for ancestor in kind.__mro__:
+            if ancestor.__module__ not in ("enum", "builtins"):
+                for member in list(vars(ancestor).values()):
+                    for function in _functions_of(member):
+                        self._read(function, kind.__name__)
+        return [(name, repr(member.value)) for name, member in members.items()]
+
+    def _read_function(self, function: types.FunctionType, name: str) -> Any:
+        """Read what a function uses, if it ran."""
+        values: list[Any] = [id(function.__code__)]
+        if id(function.__code__) not in self._codes:
+            return values
+        self._watch(lambda: [function.__code__, function.__defaults__, function.__kwdefaults__])
+        name = function.__qualname__
+        values.append(self._read_items(function.__defaults__ or (), f"a default of {name}"))
+        if function.__kwdefaults__:
+            values.append(self._read(function.__kwdefaults__, f"a default of {name}"))
+        for key in [key for key in vars(function) if self._is_read(key)]:
+            values.append((key, self._read(vars(function)[key], f"{name}.{key}")))
+        free = function.__code__.co_freevars
+        cells = dict(zip(free, function.__closure__ or (), strict=True))
+        for key, cell in cells.items():
+            # `__class__` is there for `super()`.
+            if key != "__class__":
+                self._watch(functools.partial(_contents, cell))
+        values += self._read_code(function.__code__, function.__globals__, cells)
+        return values
+
+    def _read_code(
+        self, code: types.CodeType, names: dict[str, Any], cells: dict[str, types.CellType]
+    ) -> list[Any]:
+        """Check the instructions of code that ran, and read its globals and its closure."""
+        self._read_codes.add(id(code))
+        values: list[Any] = []
+        instructions = [
+            instruction
+            for instruction in dis.get_instructions(code)
+            if instruction.opname not in ("EXTENDED_ARG", "CACHE")
+        ]
+        for index, instruction in enumerate(instructions):
+            operation, used = instruction.opname, instruction.argval
+            is_outer = operation in ("STORE_DEREF", "DELETE_DEREF") and used in cells
+            if operation not in LOCAL_OPERATIONS or is_outer:
+                raise NotRecordable(f"{code.co_qualname} {_deed(operation)} `{used}`")
+            rest = instructions[index + 1 :]
+            if operation == "LOAD_GLOBAL":
+                values.append(self._read_name(names, used, rest, code.co_qualname))
+            elif operation == "LOAD_DEREF" and used in cells and used != "__class__":
+                (value,) = _contents(cells[used])
+                values.append(self._read_chain(value, rest, f"`{used}` in {code.co_qualname}"))
+            elif operation.startswith(("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER")):
+                _check_attribute(used, code.co_qualname)
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType) and id(constant) in self._codes:
+                values += self._read_code(constant, names, cells)
+        return values
+
+    def _read_name(
+        self, names: dict[str, Any], name: str, rest: Sequence[dis.Instruction], where: str
+    ) -> Any:
+        home = names if name in names else vars(builtins)
+        if name not in home:
+            return None  # an error, if it is ever reached
+        for seen in (names, vars(builtins)):
+            self._globals.setdefault(id(seen), (seen, {}))[1][name] = None
+        return self._read_chain(home[name], rest, f"`{name}` in {where}")
+
+    def _read_chain(self, value: Any, rest: Sequence[dis.Instruction], name: str) -> Any:
+        """Read what `value.a.b` is, as far as modules lead."""
+        rest = [*rest]
+        while isinstance(value, types.ModuleType):
+            while rest and rest[0].opname == "PUSH_NULL":
+                del rest[0]
+            if not rest or rest[0].opname not in ("LOAD_ATTR", "LOAD_METHOD"):
+                raise NotRecordable(f"{name} is the module {value.__name__}")
+            used = rest.pop(0).argval
+            name = f"{name}.{used}"
+            self._globals.setdefault(id(vars(value)), (vars(value), {}))[1][used] = None
+            if not hasattr(value, used):
+                return None
+            value = getattr(value, used)
+        if any(value is function for function in _ASKING) and not self._reads_anything:
+            raise NotRecordable(f"{name} is {value.__name__} by another name")
+        return self._read(value, name)
+
+
+_ASKING = (getattr, hasattr)
+_READERS: dict[type, Callable[[CodeReading, Any, str], Any]] = {
+    tuple: CodeReading._read_items,
+    list: CodeReading._read_list,
+    dict: CodeReading._read_dict,
+    OrderedDict: CodeReading._read_dict,
+    set: CodeReading._read_set,
+    frozenset: CodeReading._read_set,
+    functools.partial: CodeReading._read_partial,
+    types.MethodType: CodeReading._read_bound,
+    types.FunctionType: CodeReading._read_function,
+    types.BuiltinFunctionType: CodeReading._read_builtin,
+    types.MethodDescriptorType: CodeReading._read_builtin,
+    types.SimpleNamespace: CodeReading._read_namespace,
+    argparse.Namespace: CodeReading._read_namespace,
+    weakref.ref: CodeReading._read_reference,
+    np.ndarray: CodeReading._read_array,
+    torch.Tensor: CodeReading._read_tensor,
+    nn.Parameter: CodeReading._read_tensor,
+}
+
+
+def is_plain_class(kind: type) -> bool:
+    """Whether its instances hold nothing that Python does not show in `vars`."""
+    is_small = kind.__basicsize__ == _Plain.__basicsize__ and kind.__itemsize__ == 0
+    return is_small and kind.__flags__ & 2**9 != 0  # made by Python, not by C
+
+
+def settings() -> tuple[object, ...]:
+    """The settings of torch that decide what its functions do."""
+    return (
+        torch.get_default_dtype(),
+        torch.is_autocast_enabled("cpu"),
+        torch.is_autocast_enabled("cuda"),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.mkldnn.enabled,
     )
 
 
-def _own_names(owner: type) -> Iterator[str]:
-    for ancestor in owner.__mro__:
-        if not _is_trusted(ancestor.__module__) and ancestor is not object:
-            yield from (name for name in vars(ancestor) if not name.startswith("__"))
+def _tensor_facts(tensor: torch.Tensor) -> object:
+    return (
+        id(tensor),
+        tensor.data_ptr(),
+        tensor.requires_grad,
+        tensor.shape,
+        tensor.stride(),
+        tensor.dtype,
+        bool(tensor._backward_hooks),
+        bool(tensor._post_accumulate_grad_hooks),
+        tensor.grad_fn is None,
+    )
 
 
-def _all_code(code: types.CodeType) -> Iterator[types.CodeType]:
-    """A code and those of the functions, lambdas and comprehensions inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _all_code(constant)
+def _other_modes(root: nn.Module) -> list[bool]:
+    """For each layer, whether it is in the mode of the whole module."""
+    return [layer.training is root.training for layer in root.modules()]
 
 
-def _follow(value: Any, instructions: Iterable[dis.Instruction]) -> Any:
-    """What `value.a.b` is, as far as modules and classes lead."""
-    for instruction in instructions:
-        leads = isinstance(value, (types.ModuleType, type))
-        if not leads or instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD"):
-            return value
-        if not hasattr(value, instruction.argval):
-            return value
-        value = getattr(value, instruction.argval)
-    return value
+def _functions_of(member: Any) -> Iterator[types.FunctionType]:
+    """The functions that an entry of a class is made of."""
+    if isinstance(member, property):
+        candidates = [member.fget, member.fset, member.fdel]
+    elif isinstance(member, (staticmethod, classmethod)):
+        candidates = [member.__func__]
+    elif isinstance(member, functools.cached_property):
+        candidates = [member.func]
+    else:
+        candidates = [member]
+    for candidate in candidates:
+        if type(candidate) is types.FunctionType:
+            yield candidate
+
+
+def _check_attribute(name: str, where: str) -> None:
+    if name.startswith("__") and name.endswith("__") and name not in _SPELLED:
+        raise NotRecordable(f"{where} uses `{name}`")
+
+
+def _contents(cell: types.CellType) -> list[Any]:
+    try:
+        return [cell.cell_contents]
+    except ValueError:
+        raise NotRecordable("it uses a variable that is not there yet") from None
+
+
+def _is_torchs(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in ("torch", "torchvision")
+
+
+def _deed(operation: str) -> str:
+    """What an instruction does, for a reason."""
+    stores = operation.startswith(("STORE_", "DELETE_"))
+    return "sets" if stores else f"does {operation} with"

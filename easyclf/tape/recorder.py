@@ -220,6 +220,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._add(tensor)
         self.n_known = len(self.tensors)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Leave torch's compiler alone: else it is imported, which takes a second."""
+        return False
+
     def __torch_dispatch__(
         self,
         function: Any,

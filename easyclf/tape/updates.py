@@ -1,164 +1,372 @@
-"""Direct calls of the kernels of optimizers."""
+"""Direct calls of the kernels of optimizers, instead of the Python around them.
+
+`step` of torch's optimizers takes longer than the arithmetic of a small module, and imports the
+compiler of torch when it is called for the first time, which takes a second. An update calls the
+kernel that `step` would call: for torch's own classes with options that are known here, and once
+it was seen to do the same as `step`. Anything else is left to `step`.
+"""
 
 from __future__ import annotations
 
+import functools
+import logging
+import types
 from collections.abc import Callable, Sequence
-from typing import Any
+from operator import is_
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-# It takes the gradients of some parameters, each laid out as its parameter.
-_Kernel = Callable[[list[torch.Tensor]], None]
-# A group of the optimizer, the parameters of it that have a gradient, and their states.
+from easyclf.optimizers import make_optimizer
+
+_log = logging.getLogger("easyclf")
+_OPTIM = str(Path(torch.optim.__file__).parent)
+# A group of an optimizer, and the states of its parameters.
 _Group = dict[str, Any]
-_States = list[dict[str, torch.Tensor]]
+_State = dict[str, Any]
+# What schedulers keep in groups, and a name for each parameter: `step` does not look at them.
+_NOTES = frozenset("params param_names initial_lr max_lr min_lr base_momentum max_momentum".split())
 
 
 class Update:
-    """What `optimizer.step` does, by the fused kernel without the Python around it.
+    """What `optimizer.step` does with some gradients.
 
     Parameters
     ----------
     optimizer : Optimizer
-        The optimizer.
+        The optimizer. Its groups, their options and the states of its parameters are looked at
+        anew in every update, as `step` does.
+    is_on : bool, default=True
+        False to leave everything to `step`.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, optimizer: torch.optim.Optimizer, *, is_on: bool = True) -> None:
         self.optimizer = optimizer
-        self._kernels: dict[tuple[bool, ...], _Kernel | None] = {}
+        self._is_on = is_on and type(optimizer) in _KERNELS
+        # Parameters and options that were found to be fit for the kernel.
+        self._parameters: list[torch.Tensor] = []
+        self._options: list[list[Any]] = []
 
     def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
-        """Update the parameters, if the optimizer has such a kernel and `step` is no more than it.
+        """Update the parameters by the kernel, if it is known that this is what `step` does.
 
         Parameters
         ----------
         gradients : sequence of Tensor or None
-            For each parameter of the optimizer, in the order of its groups; of the shape and the
-            strides of the parameter. They are not changed.
+            For each parameter of the optimizer, in the order of its groups. They are not changed.
 
         Returns
         -------
         is_done : bool
             False where only `optimizer.step` can do it; nothing was done then.
         """
-        has_gradient = tuple(gradient is not None for gradient in gradients)
-        if has_gradient not in self._kernels:
-            self._kernels[has_gradient] = _find_kernel(self.optimizer, has_gradient)
-        kernel = self._kernels[has_gradient]
-        if kernel is None:
+        optimizer = self.optimizer
+        if not self._is_on or not self._is_fit() or has_hooks(optimizer):
             return False
-        kernel([gradient for gradient in gradients if gradient is not None])
+        work = self._prepare(gradients)
+        if work is None:
+            return False
+        update = _KERNELS[type(optimizer)].update
+        try:
+            with torch.no_grad():
+                for done, (group, parameters, present, states) in enumerate(work):  # noqa: B007
+                    update(group, parameters, present, states)
+        except Exception as error:
+            if done:
+                raise
+            self._is_on = False
+            _log.debug("%s is stepped as it is written: %s.", type(optimizer).__name__, error)
+            return False
+        if "step" in vars(optimizer):
+            # What torch's schedulers want to know: that `step` came before their own.
+            optimizer._opt_called = True  # type: ignore[attr-defined]
         return True
 
     def forget(self) -> None:
-        """Look at the optimizer anew before the next update."""
-        self._kernels.clear()
+        """Look at the class and the wrappers of `step` anew before the next update."""
+        self._parameters = []
+
+    def _is_fit(self) -> bool:
+        groups = self.optimizer.param_groups
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        is_same = len(parameters) == len(self._parameters) and all(
+            map(is_, parameters, self._parameters)
+        )
+        if not is_same or not self._parameters:
+            if not is_known(self.optimizer):
+                return False
+            self._parameters, self._options = parameters, []
+        options = [[*group.items()] for group in groups]
+        if options != self._options:
+            kind = type(self.optimizer)
+            if not all(has_known_options(kind, group) for group in groups):
+                return False
+            self._options = options
+        return True
+
+    def _prepare(
+        self, gradients: Sequence[torch.Tensor | None]
+    ) -> list[tuple[_Group, list[torch.Tensor], list[torch.Tensor], list[_State]]] | None:
+        """The arguments of the kernel for each group that has gradients."""
+        if len(self._parameters) != len(gradients):
+            return None
+        kernel, state = _KERNELS[type(self.optimizer)], self.optimizer.state
+        work, each = [], iter(gradients)
+        for group in self.optimizer.param_groups:
+            parameters: list[torch.Tensor] = []
+            present: list[torch.Tensor] = []
+            for parameter in group["params"]:
+                gradient = next(each)
+                if gradient is not None:
+                    if gradient.dtype is not parameter.dtype or gradient.layout != torch.strided:
+                        return None
+                    parameters.append(parameter)
+                    present.append(gradient)
+            if parameters:
+                names = kernel.state_names(group)
+                states = [state[item] for item in parameters] if names else []
+                # All begin together, or none: else `step` knows what to do.
+                n_begun = sum(1 for item in states if all(item.get(n) is not None for n in names))
+                if n_begun not in (0, len(states)) or (not n_begun and any(states)):
+                    return None
+                work.append((group, parameters, present, states))
+        return work
 
 
-def _find_kernel(optimizer: torch.optim.Optimizer, has_gradient: Sequence[bool]) -> _Kernel | None:
-    """The kernels of all groups as one, if it is known what they are."""
-    make_kernel = _KERNELS.get(type(optimizer))
-    has_hooks = (
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether somebody wants to be called before or after `step`."""
+    return bool(
         optimizer._optimizer_step_pre_hooks
         or optimizer._optimizer_step_post_hooks
         or _global_optimizer_pre_hooks
         or _global_optimizer_post_hooks
     )
-    # A scheduler of torch's counts the calls of `step`; whoever else replaces it means more.
-    is_replaced = "step" in vars(optimizer) and not hasattr(optimizer.step, "_wrapped_by_lr_sched")
-    is_fused = all(group.get("fused") for group in optimizer.param_groups)
-    if make_kernel is None or not is_fused or has_hooks or is_replaced:
-        return None
-    takes_part = iter(has_gradient)
-    kernels: list[_Kernel] = []
-    ends: list[int] = []
-    n_gradients = 0
+
+
+def is_known(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether the kernel of an optimizer was seen to do what its `step` does."""
+    kind = type(optimizer)
+    if kind not in _KERNELS or not _is_torchs_step(optimizer):
+        return False
+    devices = set()
     for group in optimizer.param_groups:
-        parameters = [parameter for parameter in group["params"] if next(takes_part)]
-        states = [optimizer.state.get(parameter, {}) for parameter in parameters]
-        n_gradients += len(parameters)
-        ends.append(n_gradients)
-        try:
-            # Detached: what autograd does not follow, in the same memory.
-            detached = [parameter.detach() for parameter in parameters]
-            kernels.append(make_kernel(group, detached, states))
-        except KeyError:  # some have not taken a step yet
-            return None
-    return kernels[0] if len(kernels) == 1 else _in_turn(kernels, ends)
+        if not has_known_options(kind, group):
+            return False
+        for parameter in group["params"]:
+            if type(parameter) not in (torch.Tensor, torch.nn.Parameter) or parameter.is_complex():
+                return False
+            devices.add((parameter.device, parameter.dtype))
+    # The kernels take tensors of one device and one dtype.
+    return len(devices) == 1 and _is_tried(kind, *devices.pop())  # type: ignore[arg-type]
 
 
-def _in_turn(kernels: Sequence[_Kernel], ends: Sequence[int]) -> _Kernel:
-    """Each kernel for its share of the gradients."""
-
-    def update(gradients: list[torch.Tensor]) -> None:
-        for kernel, start, end in zip(kernels, [0, *ends], ends, strict=False):
-            kernel(gradients[start:end])
-
-    return update
-
-
-def _adam(group: _Group, parameters: list[torch.Tensor], states: _States) -> _Kernel:
-    return _adam_like(group, parameters, states, is_decoupled=False)
-
-
-def _adamw(group: _Group, parameters: list[torch.Tensor], states: _States) -> _Kernel:
-    return _adam_like(group, parameters, states, is_decoupled=True)
+def has_known_options(kind: type[torch.optim.Optimizer], group: _Group) -> bool:
+    """Whether a group has the options that are known here, and no other: plain numbers."""
+    values = [value for name, value in group.items() if name not in _NOTES]
+    numbers = [
+        number for value in values for number in (value if type(value) is tuple else (value,))
+    ]
+    return (
+        group.keys() - _NOTES - {"decoupled_weight_decay"} == _KERNELS[kind].options
+        and all(type(number) in (bool, int, float, type(None)) for number in numbers)
+        and group["fused"] is True
+        and not any(group.get(name) for name in ("foreach", "capturable", "differentiable"))
+    )
 
 
-def _adam_like(
-    group: _Group, parameters: list[torch.Tensor], states: _States, *, is_decoupled: bool
-) -> _Kernel:
+def _is_torchs_step(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` is the function that torch defines for this class, in torch's own wrappers."""
+    kind = type(optimizer)
+    step: Any = kind.step
+    if "step" in vars(optimizer):
+        # A scheduler of torch's counts the calls.
+        wrapper = optimizer.step
+        cells = getattr(wrapper, "__closure__", None) or ()
+        inner = [cell.cell_contents for cell in cells]
+        if not _is_of(wrapper, "lr_scheduler.py") or kind.step not in inner:
+            return False
+    for home in ("optimizer.py", "optimizer.py"):
+        if not _is_of(step, home):
+            return False
+        step = step.__wrapped__
+    # `AdamW` takes the function of `Adam` in newer versions of torch.
+    return any(_is_of(step, f"{home.__name__.lower()}.py") for home in (kind, *kind.__bases__))
+
+
+def _is_of(function: Any, home: str) -> bool:
+    """Whether a function is written in a file of `torch.optim`."""
+    code = getattr(function, "__code__", None)
+    return isinstance(code, types.CodeType) and Path(code.co_filename) == Path(_OPTIM, home)
+
+
+@functools.cache
+def _is_tried(kind: type[torch.optim.Optimizer], device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the kernel does to small tensors what `step` does to copies, to the last bit."""
+    try:
+        return all(_does_the_same(kind, device, dtype, tried) for tried in _KERNELS[kind].tried)
+    except Exception as error:
+        _log.debug("%s is stepped as it is written: %s.", kind.__name__, error)
+        return False
+
+
+def _does_the_same(
+    kind: type[torch.optim.Optimizer],
+    device: torch.device,
+    dtype: torch.dtype,
+    options: dict[str, Any],
+) -> bool:
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(shape, generator=generator).to(device, dtype) for shape in ((3, 2), (4,))]
+    optimizers = []
+    for _ in range(2):
+        parameters = [torch.nn.Parameter(value.clone()) for value in values]
+        optimizers.append(make_optimizer(kind, parameters, {"lr": 0.1, "fused": True, **options}))
+    # The function itself: its wrappers import the compiler, and time the call.
+    step = kind.step.__wrapped__.__wrapped__  # type: ignore[attr-defined]
+    direct, written = optimizers
+    for number in range(3):
+        gradients = [(value * (number + 1)).cos() for value in values]
+        for parameter, gradient in zip(written.param_groups[0]["params"], gradients, strict=True):
+            parameter.grad = gradient.clone()
+        with torch.no_grad():
+            step(written)
+            group = direct.param_groups[0]
+            kernel = _KERNELS[kind]
+            has_state = bool(kernel.state_names(group))
+            states = [direct.state[item] for item in group["params"]] if has_state else []
+            kernel.update(group, group["params"], gradients, states)
+    pairs = zip(direct.param_groups[0]["params"], written.param_groups[0]["params"], strict=True)
+    return all(
+        torch.equal(one, other) and _is_equal(direct.state[one], written.state[other])
+        for one, other in pairs
+    )
+
+
+def _is_equal(first: _State, second: _State) -> bool:
+    """Whether two states hold the same tensors; none is as good as None."""
+    names = {
+        name for state in (first, second) for name, value in state.items() if value is not None
+    }
+    return all(name in first and torch.equal(first[name], second[name]) for name in names)
+
+
+def _adam(
+    group: _Group,
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    states: list[_State],
+    is_decoupled: bool = False,
+) -> None:
     is_decoupled = group.get("decoupled_weight_decay", is_decoupled)
-    kernel = torch._fused_adamw_ if is_decoupled else torch._fused_adam_
-    averages = [state["exp_avg"] for state in states]
-    squares = [state["exp_avg_sq"] for state in states]
-    largest = [state["max_exp_avg_sq"] for state in states if group["amsgrad"]]
+    for parameter, state in zip(parameters, states, strict=True):
+        if not state:
+            _begin_adam(group, parameter, state)
     steps = [state["step"] for state in states]
-
-    def update(gradients: list[torch.Tensor]) -> None:
-        torch._foreach_add_(steps, 1)
-        kernel(
-            parameters,
-            gradients,
-            averages,
-            squares,
-            largest,
-            steps,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            amsgrad=group["amsgrad"],
-            maximize=group["maximize"],
-        )
-
-    return update
+    torch._foreach_add_(steps, 1)
+    kernel = torch._fused_adamw_ if is_decoupled else torch._fused_adam_
+    beta1, beta2 = group["betas"]
+    kernel(
+        parameters,
+        gradients,
+        [state["exp_avg"] for state in states],
+        [state["exp_avg_sq"] for state in states],
+        [state["max_exp_avg_sq"] for state in states] if group["amsgrad"] else [],
+        steps,
+        lr=group["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        amsgrad=group["amsgrad"],
+        maximize=group["maximize"],
+    )
 
 
-def _sgd(group: _Group, parameters: list[torch.Tensor], states: _States) -> _Kernel:
-    buffers = [state["momentum_buffer"] for state in states if group["momentum"]]
-
-    def update(gradients: list[torch.Tensor]) -> None:
-        torch._fused_sgd_(
-            parameters,
-            gradients,
-            buffers,
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            momentum=group["momentum"],
-            dampening=group["dampening"],
-            nesterov=group["nesterov"],
-            maximize=group["maximize"],
-            is_first_step=False,
-        )
-
-    return update
+def _adam_state(group: _Group) -> tuple[str, ...]:
+    return ("step", "exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if group["amsgrad"] else []))
 
 
-_KERNELS: dict[type[torch.optim.Optimizer], Callable[..., _Kernel]] = {
-    torch.optim.Adam: _adam,
-    torch.optim.AdamW: _adamw,
-    torch.optim.SGD: _sgd,
+def _begin_adam(group: _Group, parameter: torch.Tensor, state: _State) -> None:
+    state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    for name in _adam_state(group)[1:]:
+        state[name] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
+def _sgd(
+    group: _Group,
+    parameters: list[torch.Tensor],
+    gradients: list[torch.Tensor],
+    states: list[_State],
+) -> None:
+    buffers: list[torch.Tensor] = []
+    is_first_step = False
+    if group["momentum"]:
+        # The kernel begins all buffers of a call, or none.
+        is_first_step = all(state.get("momentum_buffer") is None for state in states)
+        if is_first_step:
+            for gradient, state in zip(gradients, states, strict=True):
+                state["momentum_buffer"] = torch.empty_like(gradient)
+        buffers = [state["momentum_buffer"] for state in states]
+    torch._fused_sgd_(
+        parameters,
+        gradients,
+        buffers,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        momentum=group["momentum"],
+        dampening=group["dampening"],
+        nesterov=group["nesterov"],
+        maximize=group["maximize"],
+        is_first_step=is_first_step,
+    )
+
+
+def _sgd_state(group: _Group) -> tuple[str, ...]:
+    return ("momentum_buffer",) if group["momentum"] else ()
+
+
+class _Kernel(NamedTuple):
+    """The kernel of a class of optimizers.
+
+    Attributes
+    ----------
+    update : callable
+        It takes a group, parameters of it, their gradients and their states.
+    state_names : callable
+        It takes a group, and returns the names of what a parameter's state has to hold.
+    options : frozenset of str
+        The options of a group that the kernel is known to follow.
+    tried : tuple of dict
+        Options with which it is tried against `step`.
+    """
+
+    update: Callable[..., None]
+    state_names: Callable[[_Group], tuple[str, ...]]
+    options: frozenset[str]
+    tried: tuple[dict[str, Any], ...]
+
+
+_ADAM_OPTIONS = frozenset(
+    "lr betas eps weight_decay amsgrad maximize foreach capturable differentiable fused".split()
+)
+_SGD_OPTIONS = frozenset(
+    "lr momentum dampening weight_decay nesterov maximize foreach differentiable fused".split()
+)
+_ADAM_TRIED: tuple[dict[str, Any], ...] = (
+    {},
+    {"weight_decay": 0.1, "amsgrad": True, "maximize": True, "betas": (0.5, 0.7)},
+)
+_SGD_TRIED: tuple[dict[str, Any], ...] = (
+    {"weight_decay": 0.1},
+    {"momentum": 0.9, "dampening": 0.1, "maximize": True},
+    {"momentum": 0.9, "nesterov": True},
+)
+_KERNELS: dict[type[torch.optim.Optimizer], _Kernel] = {
+    torch.optim.Adam: _Kernel(_adam, _adam_state, _ADAM_OPTIONS, _ADAM_TRIED),
+    torch.optim.AdamW: _Kernel(
+        functools.partial(_adam, is_decoupled=True), _adam_state, _ADAM_OPTIONS, _ADAM_TRIED
+    ),
+    torch.optim.SGD: _Kernel(_sgd, _sgd_state, _SGD_OPTIONS, _SGD_TRIED),
 }

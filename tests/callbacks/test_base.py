@@ -336,7 +336,7 @@ def test_hooks_of_other_libraries_are_known(typed, meant):
 
 
 class Passive(Callback):
-    is_passive = True
+    changes = "nothing"
 
     def on_epoch_end(self, state):
         pass

@@ -102,7 +102,7 @@ def test_datasets_and_loaders_are_known_from_arrays(X, expected):
     ],
 )
 def test_the_labels_of_all_rows_are_found(dataset, expected):
-    assert dataset_labels(FirstLook(dataset, {})).tolist() == expected
+    assert dataset_labels(FirstLook(dataset, {})).labels.tolist() == expected
 
 
 def test_labels_that_a_dataset_carries_are_taken_without_reading_all_rows():
@@ -114,14 +114,14 @@ def test_labels_that_a_dataset_carries_are_taken_without_reading_all_rows():
 
 
 def test_labels_that_the_items_yield_win_over_those_that_the_dataset_carries():
-    assert dataset_labels(FirstLook(Merged([0, 1, 2, 2]), {})).tolist() == [0, 1, 1, 1]
+    assert dataset_labels(FirstLook(Merged([0, 1, 2, 2]), {})).labels.tolist() == [0, 1, 1, 1]
 
 
 def test_a_target_transform_is_heeded():
     pictures = Pairs([(torch.zeros(1), label) for label in "ab"])
     pictures.targets, pictures.target_transform = [0, 1], "ab".__getitem__
 
-    assert dataset_labels(FirstLook(pictures, {})).tolist() == ["a", "b"]
+    assert dataset_labels(FirstLook(pictures, {})).labels.tolist() == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,63 @@ from small_dataset import LABELS, ROWS, Kind, fit, network
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
+class Ending(Kind):
+    def __getitem__(self, row):
+        if row == 30:
+            raise StopIteration
+        return super().__getitem__(row)
+
+
+def drop_one(items):
+    return torch.utils.data.default_collate(items[:12])
+
+
+class TestRowsThatVanish:
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_a_dataset_that_ends_early_ends_no_epoch(self, workers):
+        clf = fit(Kind())
+
+        for use in (lambda X: fit(X, classes=[0, 1]), clf.predict, clf.evaluate):
+            with pytest.raises(RuntimeError, match="raised StopIteration for the rows"):
+                use(Ending())
+            with pytest.raises((ValueError, RuntimeError), match="StopIteration"):
+                use(DataLoader(Ending(), 16, num_workers=workers))
+
+    def test_a_collation_that_ends_early_ends_no_epoch(self):
+        def stop(items):
+            raise StopIteration
+
+        with pytest.raises(RuntimeError, match="The collation of the Kind raised StopIteration"):
+            fit(Kind(), classes=[0, 1], loader__collate_fn=stop)
+
+    def test_rows_that_are_read_together_are_as_many_as_asked_for(self):
+        class Together(Kind):
+            def __getitems__(self, rows):
+                return [self[row] for row in rows if row != 30]
+
+        for use in (lambda X: fit(X, classes=[0, 1]), fit(Kind()).predict):
+            with pytest.raises(ValueError, match=r"gave \d+ items for \d+ rows"):
+                use(Together())
+
+    def test_a_collation_that_drops_rows_is_for_training_alone(self):
+        clf = fit(Kind(), loader__collate_fn=drop_one, classes=[0, 1])
+
+        assert clf.evaluate(DataLoader(Kind(), 16, collate_fn=drop_one))
+        for X in (Kind(), DataLoader(Kind(), 16, collate_fn=drop_one)):
+            with pytest.raises(ValueError, match=r"of 60 rows, of which \d\d came in batches"):
+                clf.predict(X)
+
+    def test_a_loader_that_drops_the_last_rows_answers_none(self):
+        with pytest.raises(ValueError, match=r"48 came in batches.*without `drop_last`"):
+            fit(Kind()).predict(DataLoader(Kind(), 16, drop_last=True))
+
+        assert len(fit(Kind()).predict(DataLoader(Kind(), 20, drop_last=True))) == 60
+
+    def test_answers_in_a_shuffled_order_are_warned_about(self):
+        with pytest.warns(UserWarning, match="answers come in an order that nobody knows"):
+            fit(Kind()).predict(DataLoader(Kind(), 16, shuffle=True))
+
+
 class TestOptions:
     @pytest.mark.parametrize(
         ("X", "parameters", "error", "words"),

@@ -61,7 +61,7 @@ def test_any_kind_of_rows_can_be_counted_and_looked_at(kind, make):
 
     assert rows.n_rows == 5
     assert rows.first(2).tolist() == DENSE[:2].tolist()
-    assert rows.can_repeat is (kind != "stream")
+    assert rows.can_repeat
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -110,13 +110,14 @@ def test_rows_of_several_inputs_are_taken_together():
     assert {name: part.tolist() for name, part in taken.x.items()} == {"a": [4, 0], "b": [8, 0]}
 
 
-def test_rows_of_weight_zero_are_left_out():
+def test_rows_that_count_are_taken():
     rows = TensorRows(torch.from_numpy(DENSE), codes=NUMBERS, weight=np.array([1.0, 0, 2, 0, 3]))
 
-    counted = rows.without_zero_weights()
+    counted = rows.counting(np.array([0, 2, 4]), 5)
 
     assert counted.codes.tolist() == [0, 2, 4]
     assert counted.weight.tolist() == [1, 2, 3]
+    assert counted.x.tolist() == DENSE[::2].tolist()
 
 
 @pytest.mark.parametrize(

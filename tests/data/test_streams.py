@@ -6,6 +6,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.data import get_worker_info as worker
 
 from easyclf import Estimator
+from easyclf.data.first_look import KEPT_ITEMS
 from small_dataset import LABELS, ROWS, SETTINGS, Kind, fit, network, weights
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -28,18 +29,19 @@ class TestStreams:
         assert weights(fit(Stream())) == weights(fit(Kind(), shuffle=False))
 
     def test_with_classes_it_is_not_read_before_training(self):
-        begun = []
+        read = []
 
         class Counted(Stream):
             def __iter__(self):
-                begun.append(1)
-                return super().__iter__()
+                for item in super().__iter__():
+                    read.append(1)
+                    yield item
 
-        fit(Counted(), classes=[0, 1])
-        with_classes = len(begun)
-        fit(Counted())
+        fit(Counted(), classes=[0, 1], epochs=1)
+        with_classes = len(read)
+        fit(Counted(), epochs=1)
 
-        assert len(begun) - with_classes == with_classes + 1
+        assert (with_classes, len(read) - with_classes) == (60 + KEPT_ITEMS, 120)
 
     @pytest.mark.parametrize("verbose", [0, 1, 2])
     def test_its_length_need_not_be_known(self, verbose):
@@ -100,3 +102,41 @@ class TestStreams:
 
     def test_a_loader_may_drop_the_last_rows_of_a_stream(self):
         assert fit(DataLoader(Stream(), 16, drop_last=True)).score(Kind()) > 0.5
+
+    def test_workers_that_yield_everything_in_orders_of_their_own_are_refused(self):
+        class Shuffled(Stream):
+            def __iter__(self):
+                items = list(super().__iter__())
+                return (items[row] for row in torch.randperm(len(items)))
+
+        clf = fit(Kind())
+
+        for X in (
+            DataLoader(Shuffled(), 16, num_workers=2),
+            DataLoader(Shuffled(), 7, num_workers=3),
+        ):
+            with pytest.raises(
+                ValueError, match=r"yield the same rows.*tells each worker its `id`"
+            ):
+                clf.predict(X)
+
+    def test_a_collation_that_ends_early_ends_no_epoch(self):
+        def stop(items):
+            raise StopIteration
+
+        with pytest.raises(RuntimeError, match="collation of the Stream raised StopIteration"):
+            fit(Stream(), loader__collate_fn=stop)
+
+    def test_a_collation_that_drops_rows_answers_none(self):
+        clf = fit(Stream(), loader__collate_fn=drop_one, classes=[0, 1])
+
+        with pytest.raises(ValueError, match=r"made \d+ rows of \d+.*keep every row"):
+            clf.predict(Stream())
+
+    def test_a_loader_that_drops_the_last_rows_answers_none(self):
+        with pytest.raises(ValueError, match="leave `drop_last` out"):
+            fit(Kind()).predict(DataLoader(Stream(), 16, drop_last=True))
+
+
+def drop_one(items):
+    return torch.utils.data.default_collate(items[:15])

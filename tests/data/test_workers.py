@@ -128,7 +128,7 @@ class TestWorkers:
         module, before = network(), random_states()
 
         clf = fit(DataLoader(Kind(noise=0.3), 16, shuffle=True), module)
-        clf.predict(DataLoader(Kind(noise=0.3), 16, shuffle=True))
+        clf.evaluate(DataLoader(Kind(noise=0.3), 16, shuffle=True))
         fit(Kind(noise=0.3), module, loader__num_workers=1)
 
         assert random_states() == before

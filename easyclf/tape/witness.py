@@ -1,0 +1,172 @@
+"""What runs during a call: Python code, and functions that are not written in Python."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from easyclf.tape.opcodes import IMPORTS, LOCAL_OPERATIONS
+from easyclf.tape.recorder import NotRecordable
+from easyclf.tape.trusted import CodeHome, is_pure_function, is_tensor_function
+
+# Functions that make a tensor of numbers read the values of tensors among these.
+_LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.Tensor.new_tensor))
+# With these in code, any attribute may be read.
+_READ_ANYTHING = frozenset(("__dict__", "getattr", "hasattr"))
+
+
+class Witness:
+    """Notes all that runs in its thread, by whatever way it is reached, while it is active.
+
+    Parameters
+    ----------
+    is_recording : bool, default=False
+        Whether operations are recorded meanwhile: then code of torch runs for that between them,
+        and only code of users is noted.
+
+    Attributes
+    ----------
+    codes : dict of int to code
+        Code that ran and has to be read, by its identity: different functions may have equal code.
+        Code that is known to compute only is not there.
+    names : set of str
+        Names that some code uses: no attribute of another name was read.
+    reads_anything : bool
+        Whether names of attributes may be computed, so that `names` does not say it all.
+    """
+
+    def __init__(self, *, is_recording: bool = False) -> None:
+        self._is_recording = is_recording
+        self.codes: dict[int, types.CodeType] = {}
+        self.names: set[str] = set()
+        self.reads_anything = False
+        self._homes: dict[int, CodeHome] = {}
+        self._reason = ""
+
+    def __enter__(self) -> Self:
+        if sys.getprofile() is not None:
+            raise NotRecordable("a profiler watches what runs")
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def check(self) -> None:
+        """Refuse what did more than compute.
+
+        Raises
+        ------
+        NotRecordable
+            If a function was called that is not known.
+        """
+        if self._reason:
+            raise NotRecordable(self._reason)
+
+    def home_of(self, code: types.CodeType) -> CodeHome | None:
+        """Where code that ran comes from."""
+        return self._homes.get(id(code))
+
+    def refuse(self, reason: str) -> None:
+        """Note the first reason not to record; what runs goes on."""
+        self._reason = self._reason or reason
+
+    def _note(self, frame: types.FrameType, event: str, function: Any) -> None:
+        if event == "call":
+            self._note_code(frame)
+        elif (
+            event == "c_call" and id(frame.f_code) in self.codes and not is_pure_function(function)
+        ):
+            self.refuse(f"{frame.f_code.co_qualname} calls {name_of_function(function)}")
+
+    def _note_code(self, frame: types.FrameType) -> None:
+        code, caller = frame.f_code, frame.f_back
+        home = self._homes.get(id(code))
+        if home is None:
+            home = self._homes[id(code)] = CodeHome(code, frame.f_globals)
+            self.names.update(code.co_names)
+        if self._is_recording or caller is None or id(caller.f_code) not in self.codes:
+            # Called by what is trusted, whatever that needs; but it may call back.
+            if home.is_trusted or home.is_library:
+                return
+        elif home.is_trusted:
+            if home.is_torchs and not home.is_context and not computes_only(code):
+                self.refuse(f"{caller.f_code.co_qualname} calls {code.co_qualname} of torch")
+            return
+        self.codes[id(code)] = code
+        self.reads_anything |= not _READ_ANYTHING.isdisjoint(code.co_names)
+
+
+class TensorWitness(TorchFunctionMode):
+    """Notes which functions of tensors are called, also by functions that are not Python."""
+
+    def __init__(self, witness: Witness) -> None:
+        super().__init__()
+        self._witness = witness
+
+    def __torch_function__(
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        keywords: dict[str, Any] | None = None,
+    ) -> Any:
+        keywords = keywords or {}
+        home = self._witness.home_of(sys._getframe(1).f_code)
+        if home is not None and home.is_ours:
+            pass
+        elif not is_tensor_function(function):
+            # Functions that only torch's own layers call.
+            is_private = home is not None and home.is_torchs and _is_private(function)
+            if not is_private:
+                self._witness.refuse(f"it uses `{name_of_function(function)}` of torch")
+        elif function in _LITERALS:
+            self._check_literal(function, [*arguments, *keywords.values()])
+        return function(*arguments, **keywords)
+
+    def _check_literal(self, function: Callable[..., Any], arguments: list[Any]) -> None:
+        # `as_tensor` of a tensor is a cast, and `new_tensor` is a method of one.
+        if function in (torch.as_tensor, torch.Tensor.new_tensor):
+            arguments = arguments[1:] if isinstance(arguments[0], torch.Tensor) else arguments
+        if any(isinstance(leaf, torch.Tensor) for leaf in _leaves(arguments)):
+            self._witness.refuse("it makes a tensor of the values of others")
+
+
+@functools.cache
+def computes_only(code: types.CodeType) -> bool:
+    """Whether code of torch only computes, by its instructions."""
+    return all(
+        instruction.opname in LOCAL_OPERATIONS or instruction.opname in IMPORTS
+        for instruction in dis.get_instructions(code)
+    )
+
+
+def name_of_function(function: Any) -> str:
+    """The name of a function for a reason."""
+    home = getattr(function, "__module__", None)
+    owner = getattr(function, "__self__", None)
+    if home is None and owner is not None:
+        home = type(owner).__name__
+    name = getattr(function, "__name__", repr(function))
+    if name == "__get__":
+        name = getattr(owner, "__name__", name)
+    return f"{home}.{name}" if home else str(name)
+
+
+def _is_private(function: Callable[..., Any]) -> bool:
+    return getattr(function, "__name__", "").startswith("_") and function.__name__ != "__get__"
+
+
+def _leaves(nested: Any) -> Iterator[Any]:
+    if isinstance(nested, (tuple, list)):
+        for item in nested:
+            yield from _leaves(item)
+    else:
+        yield nested
