@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -343,6 +343,11 @@ def _labelled(
     return rows.labelled(codes, weight)
 
 
+def _are_arrays(parts: Sequence[object]) -> bool:
+    """Whether these are two or three arrays or lists, as (X, y) is."""
+    return len(parts) in (2, 3) and all(hasattr(part, "__len__") for part in parts)
+
+
 def _host(sample_weight: ArrayLike) -> NDArray[Any]:
     """Give weights as an array; refuse what is a parameter, or rows to validate on."""
     if isinstance(sample_weight, torch.Tensor):
@@ -352,8 +357,7 @@ def _host(sample_weight: ArrayLike) -> NDArray[Any]:
             f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
             f"classes are a parameter: `class_weight={sample_weight!r}`."
         )
-    is_pair = isinstance(sample_weight, (tuple, list)) and len(sample_weight) in (2, 3)
-    if is_pair and any(hasattr(part, "__len__") for part in sample_weight):
+    if isinstance(sample_weight, (tuple, list)) and _are_arrays(sample_weight):
         raise ValueError(
             f"`sample_weight`, the third argument of `fit`, is a {type(sample_weight).__name__} of "
             "arrays; for rows to validate on, pass `validation_data=(X_val, y_val)`."
