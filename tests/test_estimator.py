@@ -842,3 +842,19 @@ def test_a_batch_of_all_rows_is_one_step(batch_size, blobs, network):
 
     expected = estimator(network, batch_size=30).fit(*blobs)
     assert weights(clf) == weights(expected)
+
+
+def test_no_epochs_build_the_module_and_train_nothing(blobs, network):
+    clf = estimator(network, epochs=0, callbacks=[EarlyStopping("loss")]).fit(*blobs)
+
+    assert weights(clf) == [weight.tolist() for weight in network.parameters()]
+    assert (clf.n_iter_, list(clf.history_)) == (0, [])
+    assert clf.predict(blobs[0]).shape == (30,)
+
+
+def test_training_goes_on_from_no_epochs_as_if_it_had_begun(blobs):
+    begun = estimator(epochs=0, warm_start=True).fit(*blobs)
+
+    begun.set_params(epochs=2).fit(*blobs)
+
+    assert weights(begun) == weights(estimator(epochs=2).fit(*blobs))
