@@ -168,7 +168,9 @@ class OneVsRestLoss(RowLoss):
     """A binary cross-entropy of every class against the rest, averaged over the classes."""
 
     def __call__(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        indicator = F.one_hot(targets, outputs.shape[1])
+        # As `one_hot`, which reads the targets to see that none is too large: the codes are not.
+        classes = torch.arange(outputs.shape[1], device=targets.device)
+        indicator = targets.unsqueeze(1) == classes
         return self.loss(outputs, indicator.to(outputs.dtype)).mean(1)
 
 

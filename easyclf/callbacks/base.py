@@ -222,6 +222,15 @@ class Hooks:
         """Whether any callback overrides one of these hooks."""
         return any(self._hooks[name] for name in names)
 
+    @property
+    def run_user_code(self) -> bool:
+        """Whether a callback is not of easyclf's own classes, whatever it says of itself."""
+        return any(
+            not type(callback).__module__.startswith("easyclf.callbacks.")
+            or isinstance(callback, LambdaCallback)
+            for callback in self._callbacks
+        )
+
     def may_change(self, *names: str) -> bool:
         """Whether a callback that may change anything overrides one of these hooks."""
         return any(

@@ -29,6 +29,7 @@ from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.parameters import PREFIXES, forwarded
 from easyclf.precision import resolve_precision
 from easyclf.randomness import isolated
+from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
 
@@ -126,6 +127,7 @@ class Fitting:
         self._reader, self._encoder = reader, encoder
         self._device = resolve_device(settings.device)
         self._precision = resolve_precision(settings.precision, self._device)
+        self._initial: Snapshot | None = None
         self.fitted: Fitted | None = None
 
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
@@ -155,6 +157,9 @@ class Fitting:
         try:
             return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
         except TapeDiffers as difference:
+            if self._initial is not None:
+                # Whoever makes modules for the user may give the same weights again.
+                self._initial.restore()
             name = "the module" if self.fitted is None else type(self.fitted.module).__name__
             warnings.warn(
                 f"A recording of {name} did not do what {name} does ({difference}); the fit begins "
@@ -194,9 +199,13 @@ class Fitting:
                 self._reader.class_names,
             )
             self._adapt(fitted)
+            if uses_tapes:
+                self._initial = Snapshot(module)
             train = sources.enter_context(
                 fitted.source(self._train, probed.input_format, is_kept=True)
             )
+            # Its outputs hold their graph, and with it a step would look as if it had hooks.
+            del probed
             valid = None
             if self._valid is not None:
                 valid = sources.enter_context(fitted.source(self._valid, is_kept=True))

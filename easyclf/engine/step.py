@@ -36,8 +36,6 @@ class Step:
         The tapes of the run.
     n_steps : int
         Steps that will be taken in all and may be played from tapes.
-    is_exposed : bool, default=False
-        Whether code of users runs between the steps, which may change the module.
     """
 
     def __init__(
@@ -48,7 +46,6 @@ class Step:
         tapes: Tapes,
         *,
         n_steps: int,
-        is_exposed: bool = False,
     ) -> None:
         self._state, self._objective, self._clip = state, objective, clip_grad_norm
         self.differentiate = Differentiation(state, objective, clip_grad_norm)
@@ -60,7 +57,6 @@ class Step:
             self.differentiate,
             training=True,
             n_calls=n_steps if is_playable else 0,
-            is_exposed=is_exposed,
         )
         self._module = state.module
         # Those of the last step, while no parameter has them.
@@ -84,10 +80,13 @@ class Step:
             self._state.optimizer.step()
         return [BatchResult(*measured)]
 
-    def check(self) -> None:
-        """Notice what has been changed from outside since the last epoch."""
+    def check(self, *, is_exposed: bool) -> None:
+        """Notice what has been changed from outside since the last epoch.
+
+        `is_exposed` says that code of users has run in between.
+        """
         self._is_unchanged()
-        self._tapes.check()
+        self._tapes.check(is_exposed=is_exposed)
 
     def _is_unchanged(self) -> bool:
         """Whether module and parameters are those that tapes are made for."""

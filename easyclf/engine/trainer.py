@@ -107,19 +107,18 @@ class Trainer:
         changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
         is_torchs = type(state.optimizer) in vars(torch.optim).values()
-        is_exposed = plan.runs_user_code or not is_torchs
+        is_exposed = plan.runs_user_code or hooks.run_user_code or not is_torchs
         n_epochs = state.epochs - state.epoch
         n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
         n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
-        self._tapes = tapes = Tapes(state.module, state.head, is_on=plan.uses_tapes)
-        self._step = Step(
-            state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps, is_exposed=is_exposed
+        self._tapes = tapes = Tapes(
+            state.module, state.head, is_on=plan.uses_tapes, is_exposed=is_exposed
         )
+        self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
         self._player = tapes.of(
             self._measure,
             training=False,
             n_calls=n_epochs * (n_batches or 0),
-            is_exposed=is_exposed,
         )
 
     def fit(self) -> None:
@@ -156,7 +155,7 @@ class Trainer:
         self._hooks.call("on_epoch_begin", state)
         if self._may_change:
             state.module.train()
-        self._step.check()
+        self._step.check(is_exposed=self._may_change or self._hooks.run_user_code)
         lr = float(state.optimizer.param_groups[0]["lr"])
         metrics = self._train_epoch(Order(seed, self._plan.is_shuffled), interruption)
         self._step.show_gradients()

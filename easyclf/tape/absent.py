@@ -14,7 +14,9 @@ from easyclf.data import Batch
 class NoTapes:
     """Tapes that never play: it takes what `Tapes` takes."""
 
-    def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
+    def __init__(
+        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+    ) -> None:
         pass
 
     def of(
@@ -23,7 +25,6 @@ class NoTapes:
         *,
         training: bool,
         n_calls: int,
-        is_exposed: bool = False,
     ) -> NoPlayer:
         """A player that never plays."""
         return NoPlayer()
@@ -32,7 +33,7 @@ class NoTapes:
         """An update that leaves everything to `optimizer.step`."""
         return NoUpdate()
 
-    def check(self) -> None:
+    def check(self, *, is_exposed: bool = True) -> None:
         """There is nothing that could be out of date."""
 
     def forget(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -77,12 +77,13 @@ class _Reduction:
         What is left.
     fixed : set of int
         Numbers of the tensors that are there before a replay begins.
+    constants : set of int
+        Numbers of those whose values never change.
     """
 
     def __init__(self, recording: Recording) -> None:
         self._tensors = recording.tensors
-        # Those of the fixed ones whose values never change.
-        self._constants = set(recording.literals)
+        self.constants = set(recording.literals)
         self.fixed = {*range(recording.n_inputs, recording.n_known), *recording.literals}
         self._written = {
             self._memory(number)
@@ -122,7 +123,7 @@ class _Reduction:
             self._sums[results[0]] = operation
         is_constant = self._is_constant(operation)
         if is_constant:
-            self._constants.update(results)
+            self.constants.update(results)
         if is_constant or self._is_fixed_view(operation):
             self.fixed.update(results)
         else:
@@ -164,9 +165,9 @@ class _Reduction:
     def _is_constant(self, operation: Operation) -> bool:
         """Whether every replay would compute the same."""
         if self._shares_memory(operation):
-            return self._constants.issuperset(operation.inputs)
+            return self.constants.issuperset(operation.inputs)
         return (
-            (self._constants.issuperset(operation.inputs) or operation.function in _FILLED_LIKE)
+            (self.constants.issuperset(operation.inputs) or operation.function in _FILLED_LIKE)
             and torch.Tag.nondeterministic_seeded not in operation.function.tags
             and not operation.written
             and self._written.isdisjoint(map(self._memory, operation.results))
@@ -180,12 +181,19 @@ def _keeps_dimensions(operation: Operation) -> bool:
     return is_kept and bool(arguments[1]) and not operation.keywords
 
 
+class _Copied(NamedTuple):
+    """A tensor of which every replay gives a copy, by its number."""
+
+    number: int
+
+
 class _Writer:
     """Writes operations as the body of a function."""
 
     def __init__(self, recording: Recording, choose: Choice, reduction: _Reduction) -> None:
         self._tensors = recording.tensors
         self._inputs = range(recording.n_inputs)
+        self._constants = reduction.constants
         self._result = reduction.rename(recording.result)
         self._operations, self._fixed = reduction.operations, reduction.fixed
         self._choose = choose
@@ -194,7 +202,7 @@ class _Writer:
 
     def write(self) -> Tape:
         """The function, from its last line to the first."""
-        lines = [f"return {self._text(self._result)}"]
+        lines = [f"return {self._text(self._own(self._result))}"]
         needed = set(places_in(self._result))
         for operation in reversed(self._operations):
             results = operation.results
@@ -213,6 +221,16 @@ class _Writer:
         exec(compile(f"def tape({given}, *_):\n    {body}\n", "<tape>", "exec"), self._bound)
         tape: Tape = self._bound["tape"]
         return tape
+
+    def _own(self, result: Any) -> Any:
+        """The result, with copies of constants: who is given one may write to it."""
+
+        def own(leaf: Any) -> Any:
+            if type(leaf) is TensorPlace and leaf.number in self._constants:
+                return _Copied(leaf.number)
+            return leaf
+
+        return map_nested(own, result)
 
     def _line(self, operation: Operation) -> str:
         called = self._bind(self._called(operation))
@@ -240,6 +258,8 @@ class _Writer:
     def _text(self, item: Any) -> str:
         if type(item) is TensorPlace:
             return self._name(item.number)
+        if type(item) is _Copied:
+            return f"{self._name(item.number)}.clone()"
         if type(item) in (tuple, list):
             if item and all(type(leaf) is TensorPlace for leaf in item):
                 numbers = places_in(item)

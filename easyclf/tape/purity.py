@@ -13,6 +13,7 @@ import builtins
 import dis
 import enum
 import functools
+import sys
 import types
 import weakref
 from abc import ABCMeta
@@ -40,6 +41,7 @@ _PLAIN = frozenset(
         *(np.dtype(name).type for name in "?bBhHiIlLqQefdFD"),
     )
 )  # fmt: skip
+_BY_TEXT = frozenset((complex, float, *(kind for kind in _PLAIN if issubclass(kind, np.generic))))
 # Names of Python's protocols that code may spell out: the others lead around what is compared.
 _SPELLED = frozenset(
     "__call__ __class__ __dict__ __getattr__ __getitem__ __init__ __len__ __name__ __qualname__ "
@@ -93,9 +95,9 @@ class CodeReading:
         # What to look at for a change, and what was there.
         self._watches: list[tuple[Callable[[], Sequence[object]], list[object]]] = []
         self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
-        for hooks in _HOOKS:
-            if getattr(nn.modules.module, f"_global{hooks}"):
-                raise NotRecordable("a hook is registered for all modules")
+        if any(_global_hooks()):
+            raise NotRecordable("a hook is registered for all modules")
+        self._watch(lambda: [bool(hooks) for hooks in _global_hooks()])
         self._values = [self._read_root(root) for root in roots]
         for number, code in self._codes.items():
             if number not in self._read_codes:
@@ -105,6 +107,7 @@ class CodeReading:
         for names, values in self._globals.values():
             self._watch_names(names, list(values))
         self._values.append(settings())
+        self._facts = [_tensor_facts(tensor) for tensor in self.tensors]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, CodeReading) and self._values == other._values
@@ -120,14 +123,10 @@ class CodeReading:
             now = look()
             if len(now) != len(before) or not all(map(is_, now, before)):
                 return False
-        return bool(settings() == self._values[-1]) and all(
+        return settings() == self._values[-1] and all(
             _tensor_facts(tensor) == facts
             for tensor, facts in zip(self.tensors, self._facts, strict=True)
         )
-
-    @functools.cached_property
-    def _facts(self) -> list[object]:
-        return [_tensor_facts(tensor) for tensor in self.tensors]
 
     def _watch(self, look: Callable[[], Sequence[object]]) -> None:
         self._watches.append((look, list(look())))
@@ -158,7 +157,8 @@ class CodeReading:
         """What stands for an object when readings are compared."""
         kind = type(item)
         if kind in _PLAIN:
-            return (kind, repr(item))
+            # The texts of numbers tell 0.0 from -0.0, and NaN is like itself.
+            return (kind, repr(item) if kind in _BY_TEXT else item)
         if id(item) in self._seen:
             return self._seen[id(item)][0]
         self._seen[id(item)] = (len(self._seen), item)
@@ -173,7 +173,7 @@ class CodeReading:
             return [id(item), self._read_class(item, name)]
         if isinstance(item, tuple) and kind.__mro__[-2:] == (tuple, object):
             return [id(item), self._read_class(kind, name), self._read_items(tuple(item), name)]
-        if is_plain_class(kind):
+        if is_plain_class(kind) and hasattr(item, "__dict__"):
             return [id(item), self._read_object(item, name)]
         if isinstance(item, np.ufunc):
             return id(item)
@@ -219,7 +219,9 @@ class CodeReading:
         return facts
 
     def _read_reference(self, reference: weakref.ref[Any], name: str) -> Any:
-        self._watch(lambda: [reference()])
+        # To look at anything else would keep it alive.
+        if not isinstance(reference(), nn.Parameter):
+            raise NotRecordable(f"{name} is a weak reference")
         return self._read(reference(), name)
 
     def _read_namespace(self, item: Any, name: str) -> Any:
@@ -280,9 +282,10 @@ class CodeReading:
             return self._read_enumeration(kind)
         if not (is_plain_class(kind) or issubclass(kind, tuple)):
             raise NotRecordable(f"{name} uses {kind.__module__}.{kind.__name__}")
-        if type(kind) not in (type, ABCMeta):
-            self._read(type(kind), f"the class of {name}")
         values: list[Any] = []
+        if type(kind) not in (type, ABCMeta):
+            values.append(self._read(type(kind), f"the class of {name}"))
+        self._watch(lambda: kind.__mro__)
         for ancestor in kind.__mro__[:-1]:
             is_read = id(ancestor) in self._seen and ancestor is not kind
             if ancestor is tuple or is_read:
@@ -304,16 +307,21 @@ class CodeReading:
         for member in members.values():
             if type(member.value) not in _PLAIN:
                 raise NotRecordable(f"{kind.__name__} is an enumeration of objects")
+        values: list[Any] = [(name, repr(member.value)) for name, member in members.items()]
         for ancestor in kind.__mro__:
             if ancestor.__module__ not in ("enum", "builtins"):
                 for member in list(vars(ancestor).values()):
-                    for function in _functions_of(member):
-                        self._read(function, kind.__name__)
-        return [(name, repr(member.value)) for name, member in members.items()]
+                    values += [self._read(item, kind.__name__) for item in _functions_of(member)]
+        return values
 
     def _read_function(self, function: types.FunctionType, name: str) -> Any:
         """Read what a function uses, if it ran."""
         values: list[Any] = [id(function.__code__)]
+        attributes = vars(function)
+        named = [key for key in attributes if self._is_read(key) and key != "__wrapped__"]
+        if named:
+            self._watch_names(attributes, named)
+            values += [(key, self._read(attributes[key], f"{name}.{key}")) for key in named]
         if id(function.__code__) not in self._codes:
             return values
         self._watch(lambda: [function.__code__, function.__defaults__, function.__kwdefaults__])
@@ -321,8 +329,6 @@ class CodeReading:
         values.append(self._read_items(function.__defaults__ or (), f"a default of {name}"))
         if function.__kwdefaults__:
             values.append(self._read(function.__kwdefaults__, f"a default of {name}"))
-        for key in [key for key in vars(function) if self._is_read(key)]:
-            values.append((key, self._read(vars(function)[key], f"{name}.{key}")))
         free = function.__code__.co_freevars
         cells = dict(zip(free, function.__closure__ or (), strict=True))
         for key, cell in cells.items():
@@ -412,6 +418,36 @@ _READERS: dict[type, Callable[[CodeReading, Any, str], Any]] = {
 }
 
 
+def check_unhooked(module: nn.Module) -> None:
+    """Refuse hooks of weights, which a backward pass runs and a computation of gradients does not.
+
+    Raises
+    ------
+    NotRecordable
+        If a weight has a hook, or somebody holds the node of its gradient and may have hooked it.
+    """
+    for name, weight in module.named_parameters():
+        if weight._backward_hooks or weight._post_accumulate_grad_hooks:
+            raise NotRecordable(f"{type(module).__name__}'s `{name}` has a hook")
+        if weight.requires_grad and _is_node_held(weight):
+            raise NotRecordable(f"somebody holds the node of {type(module).__name__}'s `{name}`")
+
+
+def _is_node_held(weight: torch.Tensor) -> bool:
+    """Whether anybody but the weight knows the node that its gradients come to."""
+    return _n_holders(weight) > _FEWEST_HOLDERS
+
+
+def _n_holders(weight: torch.Tensor) -> int:
+    with torch.enable_grad():
+        node = weight.view_as(weight).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
+    return sys.getrefcount(node)
+
+
+# Of a weight that nobody else knows.
+_FEWEST_HOLDERS = _n_holders(nn.Parameter(torch.zeros(())))
+
+
 def is_plain_class(kind: type) -> bool:
     """Whether its instances hold nothing that Python does not show in `vars`."""
     is_small = kind.__basicsize__ == _Plain.__basicsize__ and kind.__itemsize__ == 0
@@ -426,7 +462,20 @@ def settings() -> tuple[object, ...]:
         torch.is_autocast_enabled("cuda"),
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.mkldnn.enabled,
+        # Who watches functions, operations, and tensors that are kept for the backward pass.
+        torch._C._len_torch_function_stack(),
+        torch._C._len_torch_dispatch_stack(),
+        torch._C._autograd._top_saved_tensors_default_hooks(True),
     )
+
+
+def _global_hooks() -> list[Any]:
+    """The registries of hooks of all modules, most of them empty."""
+    return [
+        value
+        for name, value in vars(nn.modules.module).items()
+        if name.startswith("_global") and isinstance(value, dict)
+    ]
 
 
 def _tensor_facts(tensor: torch.Tensor) -> object:

@@ -30,6 +30,7 @@ _MASKS = (torch.bool, torch.uint8)
 # Operations that change the shape of their argument in place, as torch's recurrent layers do with
 # tensors of their own. A tape makes another tensor instead.
 _OUT_OF_PLACE = {
+    _aten.as_strided_.default: _aten.as_strided.default,
     _aten.squeeze_.dim: _aten.squeeze.dim,
     _aten.t_.default: _aten.t.default,
     _aten.transpose_.default: _aten.transpose.int,

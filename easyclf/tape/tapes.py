@@ -18,12 +18,16 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.nested import Tensors, apply, named_tensors, tensors_of
 from easyclf.tape.compiler import Tape, compile_recording
 from easyclf.tape.kernels import faster_product
-from easyclf.tape.purity import CodeReading
+from easyclf.tape.purity import CodeReading, check_unhooked
 from easyclf.tape.recorder import NotRecordable, record
+from easyclf.tape.trusted import check_torch_is_whole
 from easyclf.tape.updates import Update
 from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
+# Calls between two looks at all that tapes depend on, where nobody can have changed it but other
+# threads: a look takes as long as one call of a small module (`python -m benchmarks`, blobs).
+_CALLS_A_LOOK = 32
 # A tape is made for a shape that came this often and will come so much more often: to make and
 # to try it takes as long as it saves in some twenty steps (`python -m benchmarks`, digits).
 _SEEN, _WORTHWHILE = 5, 64
@@ -42,11 +46,17 @@ class Tapes:
         What else the functions of batches read: the loss.
     is_on : bool, default=True
         False for a run in which everything is computed as it is written.
+    is_exposed : bool, default=False
+        Whether code of users runs between the calls, which may change anything.
     """
 
-    def __init__(self, module: nn.Module, head: object, *, is_on: bool = True) -> None:
-        self._module, self._head, self._is_on = module, head, is_on
+    def __init__(
+        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+    ) -> None:
+        self._module, self._head = module, head
+        self._is_on, self._is_exposed = is_on, is_exposed
         self._players: list[Player] = []
+        self._n_calls_seen = 0
         self._update: Update | None = None
 
     def of(
@@ -55,7 +65,6 @@ class Tapes:
         *,
         training: bool,
         n_calls: int,
-        is_exposed: bool = False,
     ) -> Player:
         """A player of a function of batches.
 
@@ -67,8 +76,6 @@ class Tapes:
             Whether the module has to be in training mode for it.
         n_calls : int
             Batches that will come in all; with 0 no tapes are made.
-        is_exposed : bool, default=False
-            Whether code of users runs between the calls, which may change anything.
         """
         n_calls = n_calls if self._is_on else 0
         player = Player(
@@ -77,7 +84,7 @@ class Tapes:
             function,
             training=training,
             n_calls=n_calls,
-            is_exposed=is_exposed,
+            is_exposed=self._is_exposed,
         )
         self._players.append(player)
         return player
@@ -85,11 +92,19 @@ class Tapes:
     def update_of(self, optimizer: torch.optim.Optimizer) -> Update:
         """The update that `optimizer.step` would do with some gradients."""
         if self._update is None or self._update.optimizer is not optimizer:
-            self._update = Update(optimizer, is_on=self._is_on)
+            self._update = Update(optimizer, is_on=self._is_on, is_exposed=self._is_exposed)
         return self._update
 
-    def check(self) -> None:
-        """Forget what depends on something that has changed since: all is looked at anew."""
+    def check(self, *, is_exposed: bool = True) -> None:
+        """Forget what depends on something that has changed since: all is looked at anew.
+
+        Where no code of users ran since the last look (`is_exposed` is False) it waits until a
+        look costs little beside the calls: epochs of a single step are shorter than a look.
+        """
+        n_calls = sum(player.n_calls_made for player in self._players)
+        if not is_exposed and n_calls < self._n_calls_seen + _CALLS_A_LOOK:
+            return
+        self._n_calls_seen = n_calls
         if self._update is not None:
             self._update.forget()
         for player in self._players:
@@ -122,6 +137,7 @@ class Player:
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._tapes: dict[Hashable, Tape] = {}
         self._uses: Counter[Hashable] = Counter()
+        self.n_calls_made = 0
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
         # What ran for batches of a shape, and all that it can read.
@@ -145,13 +161,17 @@ class Player:
         if not self._n_calls:
             return None
         self._calls += 1
+        self.n_calls_made += 1
         x, y, weight = batch
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
         tape = self._tapes.get(shape)
-        if tape is not None and self._is_exposed and not self._is_current(shape):
-            self.forget()
-            tape = None
+        if tape is not None and self._is_exposed:
+            # Where it would be switched without the tape.
+            self._switch_mode()
+            if not self._is_current(shape):
+                self.forget()
+                tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
         self._seen[shape] += 1
@@ -196,6 +216,12 @@ class Player:
 
     def check(self) -> None:
         """Forget the tapes if what they depend on has changed since they were made."""
+        if not self._tapes:
+            return
+        try:
+            check_unhooked(self._module)
+        except NotRecordable as reason:
+            self._refuse(reason)
         if not all(map(self._is_current, self._tapes)):
             self.forget()
 
@@ -207,8 +233,8 @@ class Player:
         self._witnesses.clear()
         self._readings.clear()
         # As many as are left.
-        self._n_calls = max(0, self._n_calls - self._calls)
-        self._calls = 0
+        self._n_calls = max(0, self._n_calls - self._calls + 1)
+        self._calls = 1
 
     def _is_current(self, shape: Hashable) -> bool:
         """Whether nothing has changed since the code was read."""
@@ -222,10 +248,22 @@ class Player:
         return self._readings[shape] == reading
 
     def _read(self, witness: Witness) -> CodeReading:
-        return CodeReading([self._module, self._head], witness)
+        try:
+            return CodeReading([self._module, self._head], witness)
+        except NotRecordable:
+            raise
+        except Exception as error:  # what belongs to users may do anything when it is looked at
+            reason = f"its code cannot be read: {type(error).__name__}: {error}"
+            raise NotRecordable(reason) from error
 
     def _observe(self, batch: Batch, shape: Hashable) -> Any:
-        """Call the function, and see what runs; None if that failed."""
+        """Call the function, and see what runs; None if it was not called, or failed."""
+        try:
+            check_unhooked(self._module)
+            check_torch_is_whole()
+        except NotRecordable as reason:
+            self._refuse(reason)
+            return None
         self._switch_mode()
         witness = Witness()
         state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
@@ -279,7 +317,8 @@ class Player:
 
     def _switch_mode(self) -> None:
         if self._module.training is not self._training:
-            self._module.train(self._training)
+            # As it is done without tapes: a module may have methods of its own.
+            _ = self._module.train() if self._training else self._module.eval()
 
     def _refuse(self, reason: object) -> None:
         """Make no tapes any more."""

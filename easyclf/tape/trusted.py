@@ -26,6 +26,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from easyclf.tape.recorder import NotRecordable
+
 # Files and folders of torch and torchvision whose functions compute, read settings, or look at
 # modules; those that change anything are found by their operations (`purity.py`).
 _TORCH_HOMES = (
@@ -250,6 +252,30 @@ _OTHER_FUNCTIONS = frozenset(
         functools.reduce,
     )
 )
+
+
+_NAMED = [
+    (home, sorted(_TENSOR_NAMES.intersection(dir(home)))) for home in (torch, torch.Tensor, F)
+]
+
+
+def _as_they_are() -> list[Any]:
+    return [getattr(home, name, None) for home, names in _NAMED for name in names]
+
+
+_AS_IMPORTED = _as_they_are()
+
+
+def check_torch_is_whole() -> None:
+    """Refuse to watch functions of torch that somebody has replaced since easyclf was imported.
+
+    Raises
+    ------
+    NotRecordable
+        If one of them is another one.
+    """
+    if not all(map(operator.is_, _as_they_are(), _AS_IMPORTED)):
+        raise NotRecordable("a function of torch was replaced")
 
 
 def is_tensor_function(function: Any) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import types
 from collections.abc import Callable, Sequence
 from operator import is_
@@ -22,7 +23,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from easyclf.optimizers import make_optimizer
 
 _log = logging.getLogger("easyclf")
-_OPTIM = str(Path(torch.optim.__file__).parent)
+_OPTIM = str(Path(torch.optim.__file__).parent) + os.sep
 # A group of an optimizer, and the states of its parameters.
 _Group = dict[str, Any]
 _State = dict[str, Any]
@@ -36,18 +37,25 @@ class Update:
     Parameters
     ----------
     optimizer : Optimizer
-        The optimizer. Its groups, their options and the states of its parameters are looked at
-        anew in every update, as `step` does.
+        The optimizer. Its parameters may change their memory at any time.
     is_on : bool, default=True
         False to leave everything to `step`.
+    is_exposed : bool, default=True
+        Whether code of users runs between the updates. Then its groups, their options and the
+        states of its parameters are looked at anew in every update, as `step` does; else after
+        every `forget`.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, *, is_on: bool = True) -> None:
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, is_on: bool = True, is_exposed: bool = True
+    ) -> None:
         self.optimizer = optimizer
         self._is_on = is_on and type(optimizer) in _KERNELS
+        self._is_exposed = is_exposed
         # Parameters and options that were found to be fit for the kernel.
         self._parameters: list[torch.Tensor] = []
         self._options: list[list[Any]] = []
+        self._work: dict[tuple[bool, ...], list[_Work]] = {}
 
     def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
         """Update the parameters by the kernel, if it is known that this is what `step` does.
@@ -55,24 +63,32 @@ class Update:
         Parameters
         ----------
         gradients : sequence of Tensor or None
-            For each parameter of the optimizer, in the order of its groups. They are not changed.
+            For each parameter of the optimizer, of its shape, in the order of its groups. They are
+            not changed.
 
         Returns
         -------
         is_done : bool
             False where only `optimizer.step` can do it; nothing was done then.
         """
-        optimizer = self.optimizer
-        if not self._is_on or not self._is_fit() or has_hooks(optimizer):
+        if not self._is_on or has_hooks(self.optimizer):
             return False
-        work = self._prepare(gradients)
+        has_none = tuple([gradient is None for gradient in gradients])
+        work = None if self._is_exposed else self._work.get(has_none)
         if work is None:
-            return False
+            work = self._prepare(gradients) if self._is_fit() else None
+            if work is None:
+                return False
+            self._work[has_none] = work
+        return self._do(work, gradients)
+
+    def _do(self, work: list[_Work], gradients: Sequence[torch.Tensor | None]) -> bool:
+        optimizer, done = self.optimizer, 0
         update = _KERNELS[type(optimizer)].update
         try:
             with torch.no_grad():
-                for done, (group, parameters, present, states) in enumerate(work):  # noqa: B007
-                    update(group, parameters, present, states)
+                for done, (group, parameters, places, states) in enumerate(work):  # noqa: B007
+                    update(group, parameters, [gradients[place] for place in places], states)
         except Exception as error:
             if done:
                 raise
@@ -87,6 +103,7 @@ class Update:
     def forget(self) -> None:
         """Look at the class and the wrappers of `step` anew before the next update."""
         self._parameters = []
+        self._work.clear()
 
     def _is_fit(self) -> bool:
         groups = self.optimizer.param_groups
@@ -106,24 +123,24 @@ class Update:
             self._options = options
         return True
 
-    def _prepare(
-        self, gradients: Sequence[torch.Tensor | None]
-    ) -> list[tuple[_Group, list[torch.Tensor], list[torch.Tensor], list[_State]]] | None:
+    def _prepare(self, gradients: Sequence[torch.Tensor | None]) -> list[_Work] | None:
         """The arguments of the kernel for each group that has gradients."""
         if len(self._parameters) != len(gradients):
             return None
         kernel, state = _KERNELS[type(self.optimizer)], self.optimizer.state
-        work, each = [], iter(gradients)
+        work: list[_Work] = []
+        place = -1
         for group in self.optimizer.param_groups:
             parameters: list[torch.Tensor] = []
-            present: list[torch.Tensor] = []
+            places: list[int] = []
             for parameter in group["params"]:
-                gradient = next(each)
+                place += 1
+                gradient = gradients[place]
                 if gradient is not None:
                     if gradient.dtype is not parameter.dtype or gradient.layout != torch.strided:
                         return None
                     parameters.append(parameter)
-                    present.append(gradient)
+                    places.append(place)
             if parameters:
                 names = kernel.state_names(group)
                 states = [state[item] for item in parameters] if names else []
@@ -131,8 +148,17 @@ class Update:
                 n_begun = sum(1 for item in states if all(item.get(n) is not None for n in names))
                 if n_begun not in (0, len(states)) or (not n_begun and any(states)):
                     return None
-                work.append((group, parameters, present, states))
+                work.append(_Work(group, parameters, places, states))
         return work
+
+
+class _Work(NamedTuple):
+    """One call of a kernel: a group, parameters of it, places of their gradients, their states."""
+
+    group: _Group
+    parameters: list[torch.Tensor]
+    places: list[int]
+    states: list[_State]
 
 
 def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
@@ -198,7 +224,7 @@ def _is_torchs_step(optimizer: torch.optim.Optimizer) -> bool:
 def _is_of(function: Any, home: str) -> bool:
     """Whether a function is written in a file of `torch.optim`."""
     code = getattr(function, "__code__", None)
-    return isinstance(code, types.CodeType) and Path(code.co_filename) == Path(_OPTIM, home)
+    return isinstance(code, types.CodeType) and code.co_filename == _OPTIM + home
 
 
 @functools.cache

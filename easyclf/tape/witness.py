@@ -127,6 +127,8 @@ class TensorWitness(TorchFunctionMode):
             is_private = home is not None and home.is_torchs and _is_private(function)
             if not is_private:
                 self._witness.refuse(f"it uses `{name_of_function(function)}` of torch")
+        elif function is torch.where and len(arguments) + len(keywords) == 1:
+            self._witness.refuse("it asks for the places of values")
         elif function in _LITERALS:
             self._check_literal(function, [*arguments, *keywords.values()])
         return function(*arguments, **keywords)
@@ -161,7 +163,8 @@ def name_of_function(function: Any) -> str:
 
 
 def _is_private(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__name__", "").startswith("_") and function.__name__ != "__get__"
+    name = getattr(function, "__name__", "")
+    return name.startswith("_") and not name.startswith("__")
 
 
 def _leaves(nested: Any) -> Iterator[Any]:

@@ -1,5 +1,6 @@
 """A run put together: how far it goes for speed."""
 
+import copy
 import functools
 import gc
 import json
@@ -174,24 +175,45 @@ def test_a_fit_that_goes_on_begins_again_from_the_earlier_one(differing, blobs, 
     assert weights(clf) == weights(plain)
 
 
-def test_a_stream_is_never_taped(monkeypatch, blobs, network):
+def test_a_factory_that_gives_one_module_twice_begins_again_with_its_first_weights(
+    differing, blobs, network
+):
+    shared = copy.deepcopy(network)
+    plain = Estimator(network, epochs=3, batch_size=10, random_state=0, compile=False).fit(*blobs)
+    differing(at=8)
+
+    with pytest.warns(UserWarning, match="begins again"):
+        clf = Estimator(lambda: shared, epochs=3, batch_size=10, random_state=0).fit(*blobs)
+
+    assert weights(clf) == weights(plain)
+
+
+def test_a_stream_that_can_be_read_once_is_never_taped(monkeypatch, blobs, network):
     """It cannot begin again if a tape were to differ."""
 
     class Once(torch.utils.data.IterableDataset):
         def __init__(self):
-            self.rows = [
-                (torch.tensor(x), int(label)) for x, label in zip(*blobs, strict=True)
-            ] * 10
+            self.rows = [*zip(map(torch.tensor, blobs[0]), blobs[1].tolist(), strict=True)] * 30
 
         def __len__(self):
-            return len(self.rows)
+            return 900
 
         def __iter__(self):
-            return iter(self.rows)
+            return self
+
+        def __next__(self):
+            if not self.rows:
+                raise StopIteration
+            return self.rows.pop()
 
     taped = []
     monkeypatch.setattr(Player, "_record", lambda *_: taped.append(1))
+    monkeypatch.setattr(Player, "_observe", lambda *_: taped.append(1))
+    clf = Estimator(network, batch_size=10, classes=[0, 1, 2], random_state=0)
 
-    Estimator(network, epochs=40, batch_size=10, random_state=0).fit(Once())
+    clf.fit(Once(), epochs=1)
 
     assert not taped
+    X, y = blobs
+    clf.fit(np.tile(X, (30, 1)), np.tile(y, 30), epochs=1)
+    assert taped

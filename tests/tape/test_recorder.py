@@ -90,6 +90,29 @@ def test_a_result_may_be_an_input_or_a_known_tensor():
     assert tape(ROWS)[1].data_ptr() == known.data_ptr()
 
 
+def test_a_result_that_never_changes_is_given_as_a_copy():
+    _, tape = taped(lambda x: (torch.ones(2) / 4, x), ROWS)
+
+    tape(ROWS)[0].zero_()
+
+    assert tape(ROWS)[0].equal(torch.full((2,), 0.25))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.sum(0, keepdim=True).add_(1).view(3),
+        lambda x: x.sum([0], keepdim=True, dtype=torch.float64).view(3),
+        lambda x: x[:, :1].sum([-1], keepdim=True).view(4, 1),
+    ],
+    ids=["written to", "of another dtype", "of the last dimension"],
+)
+def test_a_sum_stays_as_it_was_recorded(function):
+    result, tape = taped(function, ROWS)
+
+    torch.testing.assert_close(tape(ROWS), result)
+
+
 def test_every_replay_draws_anew():
     _, tape = taped(lambda x: x + torch.rand(4, 3), ROWS)
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from easyclf.tape.compiler import record
-from easyclf.tape.recorder import NotRecordable
+from easyclf.tape.compiler import compile_recording
+from easyclf.tape.recorder import NotRecordable, record
 
 # All tensors of a program have as many numbers, so that any can be viewed as any other.
 N_EXAMPLES = int(os.environ.get("EASYCLF_STRAIGHT_LINES", "300"))
@@ -21,10 +21,12 @@ def tape_of(function, inputs, known):
     What is refused is another example's turn; where all are refused, hypothesis complains.
     """
     try:
-        _, make_tape = record(lambda: function(*inputs), inputs, known)
+        _, recording = record(lambda: function(*inputs), inputs, known)
     except NotRecordable:
         assume(False)
-    return make_tape(lambda operation, tensors: None)
+    if isinstance(recording, NotRecordable):
+        assume(False)
+    return compile_recording(recording, lambda operation, tensors: None)
 
 
 # Each takes the tensors so far and some whole numbers, and gives a new tensor or changes one.

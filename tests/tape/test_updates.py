@@ -114,11 +114,6 @@ def is_updated(optimizer):
 
 
 class TestNoDirectUpdate:
-    def test_before_the_first_step(self):
-        optimizer = torch.optim.Adam(a_network().parameters(), fused=True)
-
-        assert not is_updated(optimizer)
-
     def test_of_what_is_not_fused(self):
         assert not is_updated(trained_once(fused=False))
         assert not is_updated(trained_once(torch.optim.RMSprop))
