@@ -116,7 +116,7 @@ OF_ESTIMATOR = {
     "loss": [instance(str), CALLABLE],
     "optimizer": [instance(str), CALLABLE],
     "lr": [positive(), positive_numbers()],
-    "epochs": [integer(1)],
+    "epochs": [integer(0)],
     "batch_size": [text("auto"), integer(1), integers(-1)],
     "shuffle": [BOOLEAN],
     "validation_split": [fraction()],

@@ -61,7 +61,7 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
         The learning rate. A dict has patterns of the names of weights, as in
         `{"fc": 1e-2, "*": 1e-3}`: each weight takes the rate of the first that matches.
     epochs : int, default=50
-        Passes over the data.
+        Passes over the data. 0 builds the module, with the sizes of the data, and trains nothing.
     batch_size : int or "auto", default="auto"
         Rows in a step. "auto" is a fiftieth of the rows, at least 32 and at most 512, or all of
         up to 64 rows; -1 means all rows.

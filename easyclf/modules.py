@@ -289,3 +289,29 @@ def _some(names: Iterable[str]) -> str:
     """The first eight names, for an error."""
     shown = list(names)
     return ", ".join([*shown[:8], "..."] if len(shown) > 8 else shown)
+
+
+# Layers that draw no random numbers in evaluation mode, as torch's source says.
+_DRAW_NOTHING = frozenset(
+    (MLP, nn.Sequential, nn.ModuleList, nn.ModuleDict, nn.Identity, nn.Flatten, nn.Unflatten)
+    + (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.RNN, nn.LSTM, nn.GRU)
+    + (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+    + (nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d)
+    + (nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    + (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.LayerNorm, nn.GroupNorm)
+    + (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+    + (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU)
+    + (nn.Mish, nn.Tanh, nn.Sigmoid, nn.Hardtanh, nn.Hardswish, nn.Softplus, nn.Softmax)
+    + (nn.LogSoftmax, nn.LogSigmoid)
+)
+
+
+def draws_nothing(module: nn.Module) -> bool:
+    """Tell whether a module is known to draw no random numbers in evaluation mode."""
+    return all(
+        type(part) in _DRAW_NOTHING
+        and "forward" not in vars(part)
+        # Without these private names of torch nothing is known.
+        and not (getattr(part, "_forward_hooks", 1) or getattr(part, "_forward_pre_hooks", 1))
+        for part in module.modules()
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -64,10 +65,22 @@ def read_labels(y: object, name: str = "y") -> Labels:
             f"`{name}` has shape {labels.shape} with other values than 0 and 1; expected one "
             "column of classes, or one 0/1 column for each label (multilabel)."
         )
+    if _are_probabilities(labels):
+        raise ValueError(
+            f"`{name}` has shape {labels.shape} with rows of fractions that sum to 1: soft labels, "
+            f"which are not trained. Pass the likeliest class of each row, `{name}.argmax(1)`."
+        )
     if kind != "multiclass" or labels.ndim != 1:
         check_classification_targets(labels)
     flat: Labels = column_or_1d(labels, warn=True)
     return flat
+
+
+def _are_probabilities(labels: Labels) -> bool:
+    """Tell whether labels of shape (n_rows, ...) are probabilities of several classes."""
+    if labels.ndim != 2 or labels.dtype.kind != "f" or labels.shape[1] < 2:
+        return False
+    return bool((labels >= 0).all()) and np.allclose(labels.sum(1), 1, atol=1e-3)
 
 
 def _check_none_missing(labels: Labels, name: str) -> None:
@@ -80,6 +93,12 @@ def _check_none_missing(labels: Labels, name: str) -> None:
         words = "NaN"
     else:
         return
+    if missing.any() and words == "infinity":
+        raise ValueError(
+            f"Input {name} contains infinity or a value too large for {labels.dtype!r}, the first "
+            f"in row {np.flatnonzero(missing.reshape(len(labels), -1).any(axis=1))[0]}; classes "
+            "have to be finite."
+        )
     if missing.any():
         rows = np.flatnonzero(missing.reshape(len(labels), -1).any(axis=1))
         raise ValueError(
@@ -110,6 +129,18 @@ def _check_objects(labels: Labels, name: str) -> None:
         raise ValueError(f"`{name}` has labels of mixed types: {shown}; give all of them one type.")
 
 
+def _warn_of_one_hot(labels: Labels) -> None:
+    """Warn of an indicator of shape (n_rows, n_labels) that is classes in another form."""
+    if len(labels) > labels.shape[1] > 1 and (labels.sum(1) == 1).all():
+        warnings.warn(
+            f"Every row of `y`, of shape {labels.shape}, has exactly one 1. It is trained as "
+            f"{labels.shape[1]} labels of which any number may be true; for one class in each row "
+            "pass `y.argmax(1)`.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
 class TargetEncoder:
     """Classes to the codes 0 .. k - 1 and back; multilabel indicators stay as they are.
 
@@ -129,6 +160,7 @@ class TargetEncoder:
         self.is_multilabel = labels is not None and labels.ndim == 2
         if labels is not None and self.is_multilabel:
             self.classes_ = np.arange(labels.shape[1])
+            _warn_of_one_hot(labels)
             if classes is not None and not np.array_equal(np.asarray(classes), self.classes_):
                 raise ValueError(
                     f"`classes` is {classes!r}, but `y` is a multilabel indicator with "
@@ -137,6 +169,8 @@ class TargetEncoder:
             return self
         from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
 
+        if classes is not None and not np.size(np.asarray(classes)):
+            raise ValueError("`classes` is empty; give all classes, or None to find them in `y`.")
         seen = read_labels(classes, "classes") if classes is not None else labels
         self._encoder = LabelEncoder().fit(seen)
         self.classes_ = self._encoder.classes_

@@ -245,7 +245,7 @@ def test_weights_of_the_wrong_number_are_refused():
     [
         pytest.param(1, TWO, torch.tensor([3.0]), id="binary"),
         pytest.param(3, LABELS, torch.tensor([3.0, 0.5, 2.0]), id="labels"),
-        pytest.param(3, np.eye(3, dtype=int)[THREE], torch.tensor([3.0, 0.5, 2.0]), id="one hot"),
+        pytest.param(3, np.tri(3, dtype=int)[THREE], torch.tensor([3.0, 0.5, 2.0]), id="triangle"),
     ],
 )
 def test_bce_with_pos_weight_is_that_of_torch(n_outputs, y, pos_weight):

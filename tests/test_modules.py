@@ -13,7 +13,7 @@ from torch import nn
 from easyclf import MLP, Estimator
 from easyclf.data import InputFormat
 from easyclf.engine.probing import probe_module
-from easyclf.modules import build_module
+from easyclf.modules import build_module, draws_nothing
 
 INPUTS = [
     "n_features",
@@ -203,7 +203,7 @@ def test_images_and_sequences_reach_the_module_in_their_shape(module, shape):
 
 
 def test_output_size_of_a_multilabel_target_is_the_number_of_labels(data):
-    clf = fit(Net, data[0], np.eye(5, dtype=int)[np.arange(12) % 5])
+    clf = fit(Net, data[0], np.tri(5, dtype=int)[np.arange(12) % 5])
 
     assert clf.module_.output.out_features == 5
 
@@ -827,3 +827,60 @@ def test_error_of_the_forward_pass_on_tokens_is_told():
         fit(module, np.zeros((3, 4), dtype=np.int64), [0, 1, 0])
 
     assert "mat1 and mat2" in "".join(traceback.format_exception(raised.value))
+
+
+# Random numbers in evaluation mode
+
+
+class Noisy(nn.Linear):
+    def forward(self, x):
+        return super().forward(x) + torch.randn(())
+
+
+def with_hook():
+    layer = nn.Linear(2, 2)
+    layer.register_forward_hook(lambda module, args, output: output + torch.randn(()))
+    return layer
+
+
+def with_forward():
+    layer = nn.Linear(2, 2)
+    layer.forward = lambda x: x + torch.randn(())
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("module", "answer"),
+    [
+        (MLP(2, 2, dropout=0.5), True),
+        (nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2)), True),
+        (nn.Sequential(nn.Linear(2, 2), Noisy(2, 2)), False),
+        (nn.FractionalMaxPool2d(2, output_ratio=0.5), False),
+        (with_hook(), False),
+        (with_forward(), False),
+    ],
+    ids=["default", "layers", "subclass", "drawing layer", "hook", "forward"],
+)
+def test_only_layers_known_to_draw_nothing_do_so(module, answer):
+    assert draws_nothing(module) is answer
+
+
+def test_prediction_of_a_module_that_draws_leaves_the_random_states(blobs, random_states):
+    clf = Estimator(nn.Sequential(Noisy(4, 3)), epochs=1, random_state=0).fit(*blobs)
+    before = random_states()
+
+    first = clf.predict_proba(blobs[0])
+
+    assert random_states() == before
+    np.testing.assert_array_equal(first, clf.predict_proba(blobs[0]))
+
+
+def test_prediction_ends_training_mode_wherever_it_was_begun(blobs):
+    clf = Estimator(module__dropout=0.5, epochs=1, random_state=0).fit(*blobs)
+    expected = clf.predict_proba(blobs[0])
+
+    for part in clf.module_.modules():
+        if isinstance(part, nn.Dropout):
+            part.train()
+
+    np.testing.assert_array_equal(clf.predict_proba(blobs[0]), expected)

@@ -29,6 +29,7 @@ def test_names_are_those_of_the_contract():
         "MultiInput",
         "MLP",
         "ProgressBar",
+        "SliceDataset",
         "TrainingDiverged",
     }
 

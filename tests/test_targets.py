@@ -241,7 +241,8 @@ def test_indicator_of_labels_of_any_kind_is_multilabel(y):
 def test_two_columns_one_hot_are_labels_of_their_own():
     one_hot = np.eye(2, dtype=int)[[0, 1, 1, 0]]
 
-    clf = classifier().fit(np.eye(2)[[0, 1, 1, 0]], one_hot)
+    with pytest.warns(UserWarning, match="exactly one 1"):
+        clf = classifier().fit(np.eye(2)[[0, 1, 1, 0]], one_hot)
 
     assert clf.predict(np.eye(2)).tolist() == [[1, 0], [0, 1]]
 
@@ -278,7 +279,7 @@ def test_missing_labels_are_refused_with_their_rows(y, first_row):
 
 
 def test_infinite_labels_are_refused_with_their_rows():
-    with pytest.raises(ValueError, match=r"y contains infinity.*\[1\]"):
+    with pytest.raises(ValueError, match=r"y contains infinity or a value too large .* row 1;"):
         read_labels([0.0, np.inf, 1.0])
 
 
@@ -554,3 +555,28 @@ def test_ten_thousand_classes_train():
 
     assert clf.predict(X).tolist() == y
     assert clf.predict_proba(X).shape == (3, 10_000)
+
+
+def test_classes_in_columns_are_warned_of_with_the_way_out():
+    with pytest.warns(UserWarning, match=r"exactly one 1.*as 3 labels.*pass `y.argmax\(1\)`"):
+        TargetEncoder().fit(np.eye(3, dtype=int)[[0, 1, 2, 0]])
+
+
+@pytest.mark.parametrize("labels", [np.eye(3, dtype=int), np.array([[1, 1], [0, 1], [0, 0]])])
+def test_several_labels_are_not_warned_of(labels):
+    assert TargetEncoder().fit(labels).is_multilabel
+
+
+def test_soft_labels_are_refused_by_name():
+    with pytest.raises(ValueError, match=r"soft labels, which are not trained.*`y.argmax\(1\)`"):
+        read_labels(np.array([[0.2, 0.8], [0.5, 0.5]]))
+
+
+def test_columns_of_other_fractions_are_not_taken_for_soft_labels():
+    with pytest.raises(ValueError, match="Unknown label type: continuous-multioutput"):
+        read_labels(np.array([[0.2, 0.9], [0.5, 0.5]]))
+
+
+def test_no_classes_are_refused():
+    with pytest.raises(ValueError, match="`classes` is empty; give all classes, or None"):
+        TargetEncoder().fit(np.array([0, 1]), [])

@@ -26,6 +26,8 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
         array = array.astype(np.int64 if is_integer else np.float64)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()
+    if array.flags.writeable:
+        return torch.from_numpy(array)
     with warnings.catch_warnings():
         # Nothing writes to the tensor: `InputFormat.copies` guards the modules that would.
         warnings.filterwarnings("ignore", message=READ_ONLY_WARNING)

@@ -46,7 +46,15 @@ def read_frame(X: Frame, context: ReadContext) -> tuple[Rows, RowSchema]:
     refuse_columns(X, advice)
     if _is_sparse_frame(X):
         return read_sparse(X, context)
-    return read_array(X, context)
+    try:
+        return read_array(X, context)
+    except ValueError as error:
+        if context.encodes_frames and not context.is_training and FrameEncoder.is_needed(X):
+            error.add_note(
+                "The rows of `fit` had no gaps, so nothing was learned of them: fit with rows that "
+                "have some, or impute."
+            )
+        raise
 
 
 def _is_sparse_frame(frame: Frame) -> bool:

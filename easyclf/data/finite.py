@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,9 @@ import torch
 from easyclf.data.arrays import dtype_name
 
 
-def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
+def check_finite(
+    x: torch.Tensor, dtype: torch.dtype, of: str = "", columns: Sequence[object] | None = None
+) -> None:
     """Refuse NaN, infinity and values too large for `dtype`, and say where the first one is.
 
     Parameters
@@ -22,6 +25,8 @@ def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
         The dtype of the training.
     of : str
         Added after the number of the row, such as " of a batch".
+    columns : sequence, default=None
+        Names of the columns, if they have any.
 
     Raises
     ------
@@ -31,7 +36,9 @@ def check_finite(x: torch.Tensor, dtype: torch.dtype, of: str = "") -> None:
     not_finite = find_not_finite(x, dtype)
     if not_finite is not None:
         index = np.unravel_index(not_finite.first, x.shape)
-        column = f", column {index[1]}" if x.ndim == 2 else ""
+        column = ""
+        if x.ndim == 2:
+            column = f", column {index[1] if columns is None else repr(columns[int(index[1])])}"
         raise not_finite.error(f"row {index[0]}{of}{column}", dtype)
 
 

@@ -6,6 +6,7 @@ calls nullable, sparse and object columns by names of its own, and knows no miss
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from decimal import Decimal
 from numbers import Real
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
 
 
+# A column has free text, such as names, if so many of its rows differ, in as many rows at least.
+_FREE_TEXT, _FEWEST_TEXTS = 0.9, 20
 _MISSING = "(missing)"
 
 
@@ -137,6 +140,10 @@ class FrameEncoder:
             self._imputer.fit(numbers)
         if categories.shape[1]:
             self._encoder.fit(categories)
+            _warn_of_free_text(
+                [name for name, is_text in zip(names, self._categorical, strict=True) if is_text],
+                categories,
+            )
         return self
 
     def transform(self, frame: Frame) -> NDArray[np.float64]:
@@ -174,6 +181,24 @@ class FrameEncoder:
         return (
             np.column_stack(numbers) if numbers else empty,
             np.column_stack(categories) if categories else empty,
+        )
+
+
+def _warn_of_free_text(names: list[str], categories: NDArray[Any]) -> None:
+    """Warn of columns of categories, of shape (n_rows, n_columns), without two rows alike."""
+    n_rows = len(categories)
+    free = [
+        name
+        for name, column in zip(names, categories.T, strict=True)
+        if len(set(column)) > _FREE_TEXT * n_rows
+    ]
+    if free and n_rows >= _FEWEST_TEXTS:
+        warnings.warn(
+            f"`X` has column(s) {free} in which nearly every row has a text of its own; as "
+            "categories they say nothing. Drop them, or make numbers of them, for example with "
+            "TfidfVectorizer in a ColumnTransformer.",
+            UserWarning,
+            stacklevel=2,
         )
 
 

@@ -76,7 +76,18 @@ class MultiInput:
         return list(enumerate(self.inputs))
 
     def like(self, parts: Sequence[Part]) -> dict[str, Part] | tuple[Part, ...]:
-        """Put other parts into the structure of the inputs."""
+        """Put other parts into the structure of the inputs.
+
+        Parameters
+        ----------
+        parts : sequence
+            One for each input, in their order.
+
+        Returns
+        -------
+        parts : dict or tuple
+            By the names of the inputs, or by place.
+        """
         if isinstance(self.inputs, dict):
             return dict(zip(self.inputs, parts, strict=True))
         return tuple(parts)

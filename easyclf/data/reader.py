@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
 
@@ -252,6 +252,11 @@ class Reader:
                 f"`X` is a {type(X).__name__}; expected a frame with the columns of `fit`, which "
                 "had categories or gaps."
             )
+        elif len(self.schema.shape) > 1 and getattr(X, "shape", None) == self.schema.shape:
+            raise ValueError(
+                f"`X` has the shape {self.schema.shape} of a single row; add the dimension of the "
+                "rows, for example by `X[None]`."
+            )
         rows, schema = kind_of(X).read(X, context)
         if self.schema is None:
             self.schema = schema
@@ -338,9 +343,25 @@ def _labelled(
     return rows.labelled(codes, weight)
 
 
+def _are_arrays(parts: Sequence[object]) -> bool:
+    """Whether these are two or three arrays or lists, as (X, y) is."""
+    return len(parts) in (2, 3) and all(hasattr(part, "__len__") for part in parts)
+
+
 def _host(sample_weight: ArrayLike) -> NDArray[Any]:
+    """Give weights as an array; refuse what is a parameter, or rows to validate on."""
     if isinstance(sample_weight, torch.Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
+    if isinstance(sample_weight, str):
+        raise ValueError(
+            f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
+            f"classes are a parameter: `class_weight={sample_weight!r}`."
+        )
+    if isinstance(sample_weight, (tuple, list)) and _are_arrays(sample_weight):
+        raise ValueError(
+            f"`sample_weight`, the third argument of `fit`, is a {type(sample_weight).__name__} of "
+            "arrays; for rows to validate on, pass `validation_data=(X_val, y_val)`."
+        )
     return np.asarray(sample_weight)
 
 

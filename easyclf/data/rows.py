@@ -56,6 +56,8 @@ class Rows(ABC):
     weight: NDArray[np.float64] | None = None
 
     can_be_split: ClassVar[bool] = True
+    # Whether the reading of rows runs code of the user's, which may draw random numbers.
+    may_draw: ClassVar[bool] = True
 
     @property
     @abstractmethod
@@ -172,6 +174,8 @@ class Rows(ABC):
 
 class ArrayRows(Rows):
     """Rows in an array, with their labels and weights in arrays beside it."""
+
+    may_draw: ClassVar[bool] = False
 
     @property
     def is_weighted(self) -> bool:

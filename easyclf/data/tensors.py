@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,10 @@ _RESIDENT_FRACTION = 0.5
 # Numbers that are gathered at once, for several small batches: they stay in the cache of a core.
 # `python -m benchmarks` shows it in the rows of the small tables.
 _GATHERED_NUMBERS = 2**16
+
+
+# Dtypes that scikit-learn's checks leave as they are.
+_PLAIN_DTYPES = (np.float32, np.float64, np.int64, np.uint8)
 
 
 def is_tensor(X: object) -> bool:
@@ -60,6 +65,8 @@ def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
 
     The checks are scikit-learn's.
     """
+    if type(X) is np.ndarray and _is_as_in_training(X, context):
+        return rows_of_tensor(as_tensor(X), context)
     if isinstance(X, list) and X and _is_item(X[0]):
         raise TypeError(
             f"`X` is a list of {len(X)} items (x, y), which scikit-learn makes of a Dataset when "
@@ -70,7 +77,19 @@ def read_array(X: object, context: ReadContext) -> tuple[TensorRows, RowSchema]:
     except ValueError as error:
         _explain(X, error)
         raise
-    return rows_of_tensor(as_tensor(x), context)
+    columns = list(X.columns) if hasattr(X, "columns") else None
+    return rows_of_tensor(as_tensor(x), context, columns)
+
+
+def _is_as_in_training(X: NDArray[Any], context: ReadContext) -> bool:
+    """Whether an array of shape (n_rows, ...) passes scikit-learn's checks, which take 0.3 ms."""
+    return (
+        context.schema is not None
+        and context.schema.shape == X.shape[1:]
+        and len(X) > 0
+        and X.dtype in _PLAIN_DTYPES
+        and not hasattr(context.estimator, "feature_names_in_")
+    )
 
 
 def _is_item(row: object) -> bool:
@@ -78,9 +97,14 @@ def _is_item(row: object) -> bool:
     return isinstance(row, tuple) and len(row) > 1 and getattr(row[0], "ndim", 0) > 0
 
 
-def rows_of_tensor(x: torch.Tensor, context: ReadContext) -> tuple[TensorRows, RowSchema]:
-    """Check the values of a tensor of shape (n_rows, ...) that was made of X."""
-    check_finite(x, context.dtype)
+def rows_of_tensor(
+    x: torch.Tensor, context: ReadContext, columns: Sequence[object] | None = None
+) -> tuple[TensorRows, RowSchema]:
+    """Check the values of a tensor of shape (n_rows, ...) that was made of X.
+
+    `columns` are the names of its columns, if they have any.
+    """
+    check_finite(x, context.dtype, columns=columns)
     return TensorRows(x), RowSchema(tuple(x.shape[1:]))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar, overload
 
@@ -16,6 +17,7 @@ from easyclf.engine.metrics import BatchResult
 from easyclf.engine.objective import Objective
 from easyclf.heads import Head
 from easyclf.history import History
+from easyclf.modules import draws_nothing
 from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
 from easyclf.targets import Labels, TargetEncoder
@@ -143,12 +145,15 @@ class Fitted:
         ValueError
             If the module answers NaN.
         """
+        if any(part.training for part in self.module.modules()):
+            self.module.eval()
+        may_draw = rows.may_draw or not self.input_format.is_plain or not draws_nothing(self.module)
         with (
-            isolated(self.seed, self.device, waits=False),
+            isolated(self.seed, self.device, waits=False) if may_draw else nullcontext(),
             rows.source(self.input_format) as source,
         ):
             outputs = predict_outputs(
-                self.module.eval(), self.head, self.precision, source, self.evaluation_rows
+                self.module, self.head, self.precision, source, self.evaluation_rows
             )
         if outputs.isnan().any():
             row = int(outputs.isnan().flatten(1).any(1).to(torch.uint8).argmax())

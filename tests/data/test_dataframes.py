@@ -145,7 +145,8 @@ def test_rare_categories_join_the_infrequent_ones():
     names = pd.DataFrame({"name": [f"name {n}" for n in range(1000)]})
     towns = pd.DataFrame({"town": ["a"] * 500 + ["b"] * 498 + ["c", "d"]})
 
-    assert encoded(names).shape == (1000, 1)
+    with pytest.warns(UserWarning, match="a text of its own"):
+        assert encoded(names).shape == (1000, 1)
     assert encoded(towns).shape == (1000, 3)
     assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
 
@@ -331,3 +332,33 @@ def test_what_is_no_number_in_a_column_of_objects_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"other values than numbers in column 'code' \(object\)"):
         clf.predict(people(code=pd.Series([datetime.date(2020, 1, 1)] * N, dtype=object)))
+
+
+def numbers_with_a_gap():
+    frame = pd.DataFrame(np.arange(80.0).reshape(40, 2), columns=["a", "b"])
+    return frame, frame.mask(frame == 7)
+
+
+def test_gap_is_told_by_the_name_of_its_column():
+    _, gap = numbers_with_a_gap()
+
+    with pytest.raises(ValueError, match=r"contains NaN.*row 3, column 'b'"):
+        Estimator(nn.Linear(2, 2)).fit(gap, [0, 1] * 20)
+
+
+def test_gap_that_training_had_not_is_refused_with_the_reason():
+    whole, gap = numbers_with_a_gap()
+    clf = Estimator(epochs=1).fit(whole, [0, 1] * 20)
+
+    with pytest.raises(ValueError, match="contains NaN") as caught:
+        clf.predict(gap)
+    assert "The rows of `fit` had no gaps" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("n_rows", [20, 40])
+def test_column_of_free_text_is_warned_of_by_its_name(n_rows):
+    frame = pd.DataFrame({"kind": ["a", "b"] * (n_rows // 2)})
+    frame["who"] = [f"person {row}" for row in range(n_rows)]
+
+    with pytest.warns(UserWarning, match=r"\['who'\] in which nearly every row has a text"):
+        Estimator(epochs=1).fit(frame, [0, 1] * (n_rows // 2))

@@ -373,3 +373,26 @@ def test_float32_rows_are_not_copied(make, blobs):
     clf.predict(X)
 
     assert {where for where, n_rows in clf.module_.places if n_rows == 30} == {place}
+
+
+def test_weights_of_classes_are_told_from_weights_of_rows(blobs):
+    with pytest.raises(ValueError, match="are a parameter: `class_weight='balanced'`"):
+        Estimator().fit(*blobs, sample_weight="balanced")
+
+
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_validation_rows_in_the_place_of_weights_are_refused(kind, blobs):
+    with pytest.raises(ValueError, match=r"pass `validation_data=\(X_val, y_val\)`"):
+        Estimator().fit(*blobs, kind(blobs))
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8)])
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_single_image_is_refused_with_the_missing_dimension(shape, kind):
+    images = kind(np.random.default_rng(0).random((6, *shape), dtype=np.float32))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    clf = Estimator(network, epochs=1).fit(images, [0, 1] * 3)
+
+    with pytest.raises(ValueError, match=r"of a single row; add .* by `X\[None\]`"):
+        clf.predict(images[0])
+    assert clf.predict(images[0][None]).shape == (1,)

@@ -94,6 +94,7 @@ def test_labels_beside_a_dataset_may_be_objects_and_several(clf):
     assert clf.fit(Kind(), TEXTS.astype(object)).classes_.tolist() == ["no", "yes"]
 
     indicator = np.stack([LABELS, 1 - LABELS], 1)
+    indicator[0] = 1
     assert clf.fit(Kind(), indicator).predict(Kind("alone")).shape == (60, 2)
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from easyclf import Estimator
 from easyclf.data import InputFormat, Order
+from easyclf.data.schema import ReadContext
 from easyclf.data.tensors import TensorSource
 
 CPU = InputFormat(torch.device("cpu"), torch.float32)
@@ -103,3 +105,25 @@ def test_batches_gathered_together_are_those_gathered_alone(monkeypatch, n_rows,
     assert lengths[-1] >= 2
     for x, y, weight in batches:
         assert x[:, 0].tolist() == y.tolist() == weight.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "uint8"])
+def test_arrays_like_those_of_training_need_no_check_of_scikit_learns(dtype, blobs, monkeypatch):
+    clf = Estimator(epochs=1, random_state=0).fit(*blobs)
+    X = blobs[0].clip(0).astype(dtype)
+    expected = clf.predict_proba(X.tolist())
+
+    monkeypatch.setattr(ReadContext, "check", None)
+
+    np.testing.assert_allclose(clf.predict_proba(X), expected, rtol=1e-6)
+
+
+def test_other_arrays_are_checked_as_ever(blobs):
+    clf = Estimator(epochs=1).fit(*blobs)
+
+    with pytest.raises(ValueError, match="X has 3 features, but Estimator is expecting 4"):
+        clf.predict(blobs[0][:, :3])
+    with pytest.raises(ValueError, match="0 sample"):
+        clf.predict(blobs[0][:0])
+    with pytest.raises(ValueError, match="NaN"):
+        clf.predict(np.full((1, 4), np.nan))
