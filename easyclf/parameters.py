@@ -82,13 +82,23 @@ def hide_keywords(function: Callable[..., None]) -> Callable[..., None]:
 class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
     """`get_params` and `set_params` with the forwarded parameters, kept as plain attributes."""
 
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        """Names of the parameters, sorted, read from the constructor as scikit-learn does."""
+        signature = inspect.signature(cls.__init__)
+        return sorted(
+            name
+            for name, parameter in signature.parameters.items()
+            if name != "self" and parameter.kind is not parameter.VAR_KEYWORD
+        )
+
     def _set_forwarded(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
             if not is_forwarded(name):
                 _, separator, rest = name.partition("__")
                 candidates = [f"{prefix}__{rest}" for prefix in PREFIXES]
                 if not separator:
-                    candidates = self._get_param_names()
+                    candidates = self._parameter_names()
                 raise TypeError(
                     f"{type(self).__name__} has no parameter `{name}`{suggestion(name, candidates)}"
                 )
@@ -129,7 +139,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             If a name is not a parameter.
         """
         own = {name: value for name, value in params.items() if not is_forwarded(name)}
-        names = self._get_param_names()
+        names = self._parameter_names()
         for name in own:
             if name not in names:
                 raise ValueError(
@@ -146,7 +156,7 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
     @contextmanager
     def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
         """Other parameters, for a while."""
-        known = self._get_param_names()
+        known = self._parameter_names()
         for name in overrides:
             if name not in known and not is_forwarded(name):
                 raise TypeError(
