@@ -177,7 +177,7 @@ class Head(ABC):
 
     @abstractmethod
     def log_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Compute the logarithms of `probabilities`, of their shape.
+        """Compute the logarithms of `probabilities`, of shape (n_rows, n_classes).
 
         They still rank rows and classes whose probabilities are rounded to 0 or 1.
         """

@@ -232,7 +232,9 @@ class CustomLoss(RowLoss):
 
 
 def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
-    """Make the loss itself, unreduced where torch lets us ask for that; an instance is copied.
+    """Make the loss itself: (outputs, targets) -> losses of shape (n_rows,) or ().
+
+    It is unreduced where torch lets us ask for that. An instance is copied.
 
     Raises
     ------
@@ -273,7 +275,7 @@ def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., tor
 def row_loss(
     loss: Callable[..., torch.Tensor], *, takes_log: bool, is_one_of_many: bool
 ) -> RowLoss:
-    """Choose how the loss of each row is computed, without the weights of classes.
+    """Choose how losses of shape (n_rows,) are computed, without the weights of classes.
 
     Parameters
     ----------

@@ -12,14 +12,14 @@ Tensors = torch.Tensor | dict[str, torch.Tensor] | tuple[torch.Tensor, ...]
 
 
 def call(forward: Callable[..., Any], x: Tensors) -> Any:
-    """Call `forward` with one input, or with several by name or by place."""
+    """Call `forward` with one input of shape (n_rows, ...), or several by name or by place."""
     if isinstance(x, torch.Tensor):
         return forward(x)
     return forward(**x) if isinstance(x, dict) else forward(*x)
 
 
 def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
-    """Call `function` with an input, or with each of several, and keep their structure."""
+    """Call `function` with each input of shape (n_rows, ...), and keep their structure."""
     if isinstance(x, torch.Tensor):
         return function(x)
     if isinstance(x, dict):
@@ -28,26 +28,26 @@ def apply(function: Callable[[torch.Tensor], Any], x: Tensors) -> Any:
 
 
 def like(x: Tensors, tensors: Sequence[torch.Tensor]) -> Tensors:
-    """Put other tensors into the structure of the inputs `x`."""
+    """Put other tensors of shape (n_rows, ...) into the structure of the inputs `x`."""
     if isinstance(x, torch.Tensor):
         return tensors[0]
     return dict(zip(x, tensors, strict=True)) if isinstance(x, dict) else tuple(tensors)
 
 
 def named_tensors(x: Tensors) -> list[tuple[Any, torch.Tensor]]:
-    """List the inputs with their names or places; the only one is called None."""
+    """List inputs of shape (n_rows, ...) with their names or places; the only one is None."""
     if isinstance(x, torch.Tensor):
         return [(None, x)]
     return list(x.items() if isinstance(x, dict) else enumerate(x))
 
 
 def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
-    """List the inputs without their names."""
+    """List inputs of shape (n_rows, ...) without their names."""
     if isinstance(x, torch.Tensor):
         return (x,)
     return tuple(x.values()) if isinstance(x, dict) else x
 
 
 def first_of(x: Tensors) -> torch.Tensor:
-    """Take the first of several inputs, or the only one."""
+    """Take the first of several inputs, or the only one, of shape (n_rows, ...)."""
     return x if isinstance(x, torch.Tensor) else tensors_of(x)[0]

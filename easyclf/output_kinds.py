@@ -61,7 +61,7 @@ class OutputKind(ABC):
 
     @abstractmethod
     def log_probabilities(self, columns: torch.Tensor) -> torch.Tensor:
-        """Logarithms of `probabilities`, of the same shape and as exact as the outputs allow."""
+        """Logarithms of `probabilities`, of shape (n_rows, n_classes), as exact as outputs are."""
 
 
 class ColumnwiseKind(OutputKind):
@@ -77,19 +77,19 @@ class ColumnwiseKind(OutputKind):
 
     @abstractmethod
     def chances(self, columns: torch.Tensor) -> torch.Tensor:
-        """The probability of yes in each column, in the shape of `columns`."""
+        """The probability of yes in each column, of shape (n_rows, n_columns)."""
 
     @abstractmethod
     def chances_against(self, columns: torch.Tensor) -> torch.Tensor:
-        """The probability of no in each column, exact where it is small too."""
+        """The probability of no, of shape (n_rows, n_columns), exact where it is small too."""
 
     @abstractmethod
     def log_chances(self, columns: torch.Tensor) -> torch.Tensor:
-        """The logarithm of `chances`, exact where these are near 1 too."""
+        """The logarithm of `chances` (n_rows, n_columns), exact where these are near 1 too."""
 
     @abstractmethod
     def log_chances_against(self, columns: torch.Tensor) -> torch.Tensor:
-        """The logarithm of `chances_against`, exact where these are near 1 too."""
+        """The logarithm of `chances_against` (n_rows, n_columns), as exact."""
 
 
 class Logits(ColumnwiseKind):
@@ -285,7 +285,7 @@ def output_kind(output: torch.Tensor) -> OutputKind:
 
 
 def is_linear_layer(output: torch.Tensor) -> bool:
-    """Tell that outputs are logits for certain: a bias to be learned was added last of all."""
+    """Tell that outputs of any shape are logits for certain: a learned bias was added last."""
     node: Any = output.grad_fn
     while node is not None and _operation(node) in _SEE_THROUGH:
         node = _first_input(node)

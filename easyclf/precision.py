@@ -34,7 +34,7 @@ class Precision(ABC):
 
     @abstractmethod
     def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
-        """Compute the outputs of the rows `x`, with their graph, in `dtype`."""
+        """Compute the outputs of `x`, of shape (n_rows, ...), with their graph, in `dtype`."""
 
     @abstractmethod
     def backward(self, loss: torch.Tensor) -> None:

@@ -51,13 +51,13 @@ class Snapshot:
 
     @property
     def values(self) -> list[torch.Tensor]:
-        """The copies and the generators' states, which belong to the snapshot."""
+        """The copies, in their shapes, and states of generators; the snapshot owns them."""
         return self._copies + self._states
 
     def live_values(self) -> list[torch.Tensor]:
         """The tensors themselves, as they are now, and copies of the generators' present states.
 
-        They are in the order of `values`.
+        They are in the order and of the shapes of `values`.
         """
         return self._live() + [generator.get_state() for generator in self._generators]
 
@@ -90,7 +90,7 @@ class Snapshot:
 
 
 def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
-    """Copy each source into the target at its place, which has the same shape."""
+    """Copy each source into the target at its place of the same shape."""
     try:
         # One call for all tensors: less time than a loop takes. The name is private.
         torch._foreach_copy_(targets, sources)
@@ -101,7 +101,7 @@ def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
 
 @torch.no_grad()
 def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Tell whether all numbers of all tensors are finite; the host waits for the device once."""
+    """Tell whether all numbers of tensors of any shapes are finite; the host waits once."""
     floating = [tensor.detach() for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True

@@ -61,6 +61,7 @@ def dataset_labels(look: FirstLook) -> NDArray[Any]:
     for row in range(min(KEPT_ITEMS, n_rows)):
         look.label(row)
     _refuse_missing(look, look.labels)
+    look.first(KEPT_ITEMS)  # whose shapes are compared here, in their order
     unread = [row for row in range(n_rows) if row not in look.labels]
     # Pictures need not be put side by side to read their labels.
     for rows, items in _read_rows(look, unread, list, look.fixed_shape, "labels"):

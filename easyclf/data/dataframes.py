@@ -83,5 +83,6 @@ def refuse_columns(frame: Frame, advice: str = "") -> None:
     if wrong:
         raise ValueError(
             f"`X` has {len(wrong)} column(s) that are not numbers: {show_columns(wrong)}; encode "
-            f"them first, for example with ColumnTransformer and OneHotEncoder in a Pipeline{advice}."
+            "them first, for example with ColumnTransformer and OneHotEncoder in a "
+            f"Pipeline{advice}."
         )

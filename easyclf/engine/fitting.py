@@ -165,12 +165,14 @@ class Fitting:
         return self._run(callbacks, uses_tapes=False)
 
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
+        # In a block of their own: rows that draw when they are read change no initial weights.
+        with isolated(self._settings.seed, self._device):
+            input_format, rows = self._place_rows()
         with (
             isolated(self._settings.seed, self._device),
             torch.enable_grad(),
             ExitStack() as sources,
         ):
-            input_format, rows = self._place_rows()
             module, frozen = self._build_module(input_format, rows)
             min_rows = self._fewest_rows(module)
             probed = probe_module(module, rows, input_format, self._batch_size())
