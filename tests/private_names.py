@@ -74,10 +74,10 @@ def uses():
     own = {name for tree in trees.values() for name in _defined(tree)}
     ignored = _DOCUMENTED | _NO_NAMES | set(sys.stdlib_module_names)
     for path, tree in trees.items():
-        for name, line, is_on_self in _used(tree):
+        for name, line, of_self in _used(tree):
             # What the package defines is its own, but on others than `self` a name of the list
             # is theirs.
-            is_own = name in own and (is_on_self or name not in ALLOWED)
+            is_own = name in own and (of_self or name not in ALLOWED)
             if name not in ignored and not is_own:
                 yield name, home_of(path), f"{path.relative_to(PACKAGE)}:{line}"
 
@@ -91,14 +91,12 @@ def _defined(tree):
         elif isinstance(node, ast.arg):
             yield node.arg
         elif (
-            isinstance(node, ast.Attribute)
-            and isinstance(node.ctx, ast.Store)
-            and _is_on_self(node)
+            isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and is_on_self(node)
         ):
             yield node.attr
 
 
-def _is_on_self(node):
+def is_on_self(node):
     return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 
@@ -116,8 +114,8 @@ def _used(tree):
             names = [part for alias in node.names for part in alias.name.split(".")]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names = dotted(node.value) if id(node) not in parts else []
-        is_on_self = isinstance(node, ast.Attribute) and _is_on_self(node)
-        yield from ((name, node.lineno, is_on_self) for name in names if is_private(name))
+        of_self = isinstance(node, ast.Attribute) and is_on_self(node)
+        yield from ((name, node.lineno, of_self) for name in names if is_private(name))
 
 
 def dotted(text):

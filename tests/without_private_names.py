@@ -22,7 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from private_names import PACKAGE, dotted
+from private_names import PACKAGE, dotted, is_on_self
 
 ERRORS = (AttributeError, RuntimeError, TypeError)
 
@@ -40,7 +40,7 @@ class Without(ast.NodeTransformer):
 
     def visit_Attribute(self, node):
         self.generic_visit(node)
-        if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+        if not is_on_self(node):
             node.attr = self.rename(node.attr)
         return node
 
@@ -67,7 +67,7 @@ class Raising(Without):
 
     def visit_Attribute(self, node):
         self.generic_visit(node)
-        if node.attr != self.name or not isinstance(node.ctx, ast.Load):
+        if node.attr != self.name or is_on_self(node) or not isinstance(node.ctx, ast.Load):
             return node
         return self.stand_in([node.value, ast.Constant(self.name)])
 
@@ -104,9 +104,10 @@ def stand_in(error, owner, *name):
 
     if callable(value):
         return call
-    if name:
-        return call()
-    return value
+    if not name:
+        return value
+    # What `getattr` has a default for.
+    return name[1] if error is AttributeError and len(name) == 2 else call()
 
 
 class Rewritten(MetaPathFinder, Loader):

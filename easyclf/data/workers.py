@@ -72,7 +72,7 @@ def end_kept_workers(loader: DataLoader[Any]) -> None:
 
     The attribute is private. Where torch has it no longer, they end with the loader.
     """
-    iterator = getattr(loader, "_iterator", None)
-    if iterator is not None:
-        shut_down(iterator)
-        loader._iterator = None
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError):
+        if loader._iterator is not None:
+            shut_down(loader._iterator)
+            loader._iterator = None
