@@ -11,6 +11,9 @@ from pathlib import Path
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # What the tests run with; docs, benchmarks and linters are made with the newest alone.
 EXTRAS = ("plot", "frames", "test")
+# What the oldest versions need of their own time: newer ones warn of how matplotlib 3.8 calls
+# pyparsing, and scikit-learn 1.6 SciPy. Each can go when that lower bound rises.
+COMPANIONS = ("pyparsing<3.3", "scipy<1.16")
 
 
 def oldest(requirement: str) -> str | None:
@@ -32,7 +35,7 @@ def main() -> None:
     project = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     requirements = [*project["dependencies"], *(name for extra in EXTRAS for name in extras[extra])]
-    for constraint in filter(None, map(oldest, requirements)):
+    for constraint in [*filter(None, map(oldest, requirements)), *COMPANIONS]:
         print(constraint)
 
 
