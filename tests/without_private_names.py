@@ -24,6 +24,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from private_names import PACKAGE, dotted, is_on_self
 
+HOOKS = (
+    "register_forward_hook",
+    "register_forward_pre_hook",
+    "register_full_backward_hook",
+    "register_full_backward_pre_hook",
+    "register_hook",
+    "register_post_accumulate_grad_hook",
+    "register_step_pre_hook",
+    "register_step_post_hook",
+)
 ERRORS = (AttributeError, RuntimeError, TypeError)
 
 
@@ -174,12 +184,14 @@ def everyday(*, needs_data):
     clf = fit("dropout", network, X, y, clip_grad_norm=1.0)
     clf.set_params(lr=0.1, optimizer="sgd", optimizer__momentum=0.9)
     found["continued"] = [clf.partial_fit(X, y).predict_proba(X)]
-    called = []
-    hooked = nn.Linear(4, 2)
-    hooked.register_forward_hook(lambda *_: called.append(0))
-    fit("hooked", hooked, X, y, epochs=6)
-    found["calls of a hook"] = [len(called)]
     if not needs_data:
+        for hook in HOOKS:
+            called = []
+            make, optimizer = hooked(hook, lambda *_, called=called: called.append(0))
+            fit(hook, make, X, y, epochs=40, optimizer=optimizer)
+            found[f"calls of {hook}"] = [len(called)]
+        fit("taped", None, X, y, epochs=40)
+        fit("taped, with buffers", network, X, y, epochs=40, optimizer="sgd")
         return found
     torch.manual_seed(0)
     fit("weights", None, frame, y, sample_weight=weight)
@@ -190,6 +202,26 @@ def everyday(*, needs_data):
     inputs = {"a": X[:, :2], "b": X[:, 2:]}
     fit("several inputs", Joined(), inputs, y, validation_split=0.2)
     return found
+
+
+def hooked(hook, call):
+    """A factory of modules and one of optimizers, with a hook that a tape never calls."""
+
+    def make():
+        module = nn.Linear(4, 2)
+        if hook in ("register_hook", "register_post_accumulate_grad_hook"):
+            getattr(module.weight, hook)(call)
+        elif not hook.startswith("register_step"):
+            getattr(module, hook)(call)
+        return nn.Sequential(nn.Linear(4, 4), module)
+
+    def optimizer(parameters):
+        made = torch.optim.Adam(parameters)
+        if hook.startswith("register_step"):
+            getattr(made, hook)(call)
+        return made
+
+    return make, optimizer
 
 
 class Joined(nn.Module):
