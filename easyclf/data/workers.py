@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from typing import Any, cast
+import contextlib
+from collections.abc import Generator
+from typing import Any
 
 from torch.utils.data import DataLoader
 
@@ -33,7 +34,7 @@ def iterate(loader: DataLoader[Any]) -> Generator[Any]:
             raise
         raise dead_worker(error) from error
     finally:
-        if hasattr(iterator, "_shutdown_workers") and not loader.persistent_workers:
+        if not getattr(loader, "persistent_workers", False):
             shut_down(iterator)
 
 
@@ -50,21 +51,28 @@ def dead_worker(error: BaseException) -> RuntimeError:
     )
 
 
-def shut_down(iterator: Iterator[object]) -> None:
-    """End the workers of a loader's iterator, also if torch reports there that one has died."""
-    end = cast(Any, iterator)._shutdown_workers
-    try:
-        end()
-    except RuntimeError as error:
-        if not says_worker_died(error):
-            raise
-        # The first call may have been cut short; a second one after a whole one does nothing.
-        end()
+def shut_down(iterator: Any) -> None:
+    """End the workers of a loader's iterator now, also if torch reports there that one has died.
+
+    The method is private. Where torch has it no longer, or where it fails, the workers end later:
+    the iterator ends them when it is collected.
+    """
+    end = getattr(iterator, "_shutdown_workers", None)
+    if end is None:  # nor has an iterator without workers
+        return
+    # A report of a dead worker cuts the first call short; after a whole call the second does
+    # nothing.
+    for _ in range(2):
+        with contextlib.suppress(AttributeError, RuntimeError, TypeError):
+            end()
 
 
 def end_kept_workers(loader: DataLoader[Any]) -> None:
-    """End the workers that a loader keeps from one epoch to the next."""
-    iterator = getattr(loader, "_iterator", None)
-    if iterator is not None:
-        shut_down(iterator)
-        loader._iterator = None
+    """End the workers that a loader keeps from one epoch to the next.
+
+    The attribute is private. Where torch has it no longer, they end with the loader.
+    """
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError):
+        if loader._iterator is not None:
+            shut_down(loader._iterator)
+            loader._iterator = None

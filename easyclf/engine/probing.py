@@ -232,7 +232,10 @@ def _vary_weights(module: nn.Module, factor: float, generator: torch.Generator) 
 
 def _version(x: torch.Tensor) -> object:
     """How often a tensor was written to; without that private count, something new each time."""
-    return getattr(x, "_version", object())
+    try:
+        return x._version
+    except (AttributeError, RuntimeError, TypeError):
+        return object()
 
 
 def check_augmentation(

@@ -209,17 +209,30 @@ class TestWorkers:
 
         assert calls[-1] == "ended"
 
-    def test_another_error_in_ending_the_workers_is_passed_on(self):
-        calls = []
+    @pytest.mark.parametrize("error", [AttributeError, RuntimeError, TypeError])
+    def test_batches_are_whole_where_workers_cannot_be_ended_at_once(self, error):
+        class Loader:
+            num_workers, persistent_workers = 1, False
 
-        class Iterator:
+            def __iter__(self):
+                return Batches()
+
+        class Batches:
+            def __init__(self):
+                self.left = [2, 1]
+
+            def __iter__(self):
+                return self
+
+            def __next__(self):
+                if not self.left:
+                    raise StopIteration
+                return self.left.pop()
+
             def _shutdown_workers(self):
-                calls.append("called")
-                if len(calls) == 1:
-                    raise RuntimeError("no more threads")
+                raise error("the method is private, and may be another one")
 
-        with pytest.raises(RuntimeError, match="no more threads"):
-            shut_down(Iterator())
+        assert list(iterate(Loader())) == [1, 2]
 
     def test_ctrl_c_ends_the_workers(self):
         def interrupt(state):

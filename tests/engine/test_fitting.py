@@ -48,6 +48,8 @@ def clone_with(clf, **parameters):
     return Estimator(**{**clf.get_params(), **parameters})
 
 
+# torch advises against the first release of Python 3.13.
+@pytest.mark.filterwarnings("ignore:Guards may run slower on Python 3.13.0:RuntimeWarning")
 def test_torch_compiles_a_module(blobs, network):
     """`torch.compile` itself, with the backend that needs no C++ compiler."""
     with pytest.MonkeyPatch.context() as patch:
