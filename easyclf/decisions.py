@@ -83,6 +83,9 @@ def with_uncertain(
     expected_kind = "i" if labels.dtype.kind == "u" else labels.dtype.kind
     is_same = answer.dtype.kind == expected_kind
     dtype = np.result_type(labels, answer) if is_same else np.dtype(object)
+    if dtype.kind == "f" != labels.dtype.kind:
+        # No integer holds both uint64 and -1, and a float holds neither's every value.
+        dtype = np.dtype(object)
     answers: Labels = labels.astype(dtype)
     answers[best_probabilities < min_proba] = uncertain
     return answers

@@ -273,6 +273,16 @@ def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -
     sample_weight : array-like of shape (n_samples,) or None
         Weights of the rows.
     """
+    if len(labels) != len(answers):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {len(answers)}, y "
+            f"has {len(labels)}; expected one label for each row."
+        )
+    if {labels.dtype.kind, answers.dtype.kind} == {"S", "U"}:
+        raise ValueError(
+            f"`y` has labels such as {labels.flat[0]!r}, but the classes of `fit` are such as "
+            f"{answers.flat[0]!r}; bytes and text are never equal: give both one type."
+        )
     if labels.dtype.kind == "S":  # scikit-learn's metrics refuse bytes
         weights = None if sample_weight is None else np.asarray(sample_weight)
         return float(np.average(answers == labels, weights=weights))

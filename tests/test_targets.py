@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.targets import TargetEncoder, class_weights, read_labels
+from easyclf.targets import TargetEncoder, accuracy, class_weights, read_labels
 
 
 def rows_of(codes):
@@ -554,3 +554,13 @@ def test_ten_thousand_classes_train():
 
     assert clf.predict(X).tolist() == y
     assert clf.predict_proba(X).shape == (3, 10_000)
+
+
+def test_text_and_bytes_are_not_compared():
+    with pytest.raises(ValueError, match="bytes and text are never equal"):
+        accuracy(np.array([b"a", b"b"]), np.array(["a", "b"]), None)
+
+
+def test_one_label_is_not_compared_with_many_answers():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        accuracy(np.array([b"a"]), np.array([b"a", b"b"]), None)

@@ -355,9 +355,7 @@ def _read_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
     if (weight < 0).any():
         raise ValueError("Negative values in data passed to `sample_weight`.")
     if not weight.any():
-        raise ValueError(
-            "`sample_weight` is 0 for every row; expected some other weight than zero."
-        )
+        raise ValueError("`sample_weight` is 0 for every row; expected other weights than zero.")
     # Only their ratios count. A power of two changes no digit, and keeps them within float32.
     scaled: NDArray[np.float64] = np.ldexp(weight, -np.frexp(weight.max())[1])
     return scaled

@@ -27,6 +27,8 @@ class RowSchema(NamedTuple):
     is_fixed : bool
         Whether all rows have that shape. Rows that the user's `collate_fn` pads batch by batch
         have not.
+    names : mapping of str or int to tuple of str, or None
+        The columns of each of several inputs that is a frame.
     frame_encoder : FrameEncoder or None
         How categories and gaps became numbers.
     """
@@ -34,6 +36,7 @@ class RowSchema(NamedTuple):
     shape: Shapes
     is_fixed: bool = True
     frame_encoder: FrameEncoder | None = None
+    names: Mapping[str | int, tuple[str, ...]] | None = None
 
     def refuse_other(self, schema: RowSchema, estimator_name: str) -> None:
         """Refuse rows of another shape.
@@ -41,7 +44,7 @@ class RowSchema(NamedTuple):
         Raises
         ------
         ValueError
-            If the rows of `schema` have other inputs, or another shape, than these.
+            If the rows of `schema` have other inputs, names or another shape than these.
         """
         if _input_names(schema.shape) != _input_names(self.shape):
             raise ValueError(
@@ -49,6 +52,14 @@ class RowSchema(NamedTuple):
                 f"{estimator_name} is expecting "
                 f"{_input_names(self.shape) or 'those of one array'}, as in `fit`."
             )
+        expected, given = self.names or {}, schema.names or {}
+        for name in expected.keys() & given.keys():
+            if expected[name] != given[name]:
+                raise ValueError(
+                    f"The feature names of X[{name!r}] should match those that were passed during "
+                    f"fit; got {list(given[name][:5])} where `fit` had "
+                    f"{list(expected[name][:5])}, of which the order counts too."
+                )
         if schema.is_fixed and self.is_fixed and schema.shape != self.shape:
             raise ValueError(
                 f"X has rows of shape {schema.shape}, but {estimator_name} is expecting rows of "

@@ -147,14 +147,17 @@ def test_rare_categories_join_the_infrequent_ones():
 
     assert encoded(names).shape == (1000, 1)
     assert encoded(towns).shape == (1000, 3)
-    assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
+    with pytest.warns(UserWarning, match="infrequent"):
+        assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
 
 
 def test_a_category_that_training_never_had_is_none_of_the_others():
     frame = pd.DataFrame({"town": ["a", "b"]})
 
-    assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
-    assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
+    with pytest.warns(UserWarning, match=r"1 of 1 row\(s\) in column 'town' .*such as 'c'"):
+        assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
+    with pytest.warns(UserWarning, match="with values that `fit` has not seen"):
+        assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
 
 
 def test_numbers_as_categories_are_equal_whatever_their_type():
@@ -331,3 +334,56 @@ def test_what_is_no_number_in_a_column_of_objects_is_refused_by_name():
 
     with pytest.raises(ValueError, match=r"other values than numbers in column 'code' \(object\)"):
         clf.predict(people(code=pd.Series([datetime.date(2020, 1, 1)] * N, dtype=object)))
+
+
+ZIPS = ["1001", "2002", "3003"] * 20
+SAME_ZIPS = {
+    "int": [1001, 2002, 3003] * 20,
+    "float": [1001.0, 2002.0, 3003.0] * 20,
+    "text of floats": ["1001.0", "2002.0", "3003.0"] * 20,
+    "category": pd.Categorical([1001, 2002, 3003] * 20),
+}
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+@pytest.mark.parametrize("kind", SAME_ZIPS)
+def test_numbers_that_were_text_in_fit_are_read_as_that_text(kind, package):
+    if package is pl and kind == "category":
+        pytest.skip("polars has no categories of numbers")
+    frame = package.DataFrame({"zip": ZIPS, "town": ["a", "b"] * 30})
+    other = package.DataFrame({"zip": SAME_ZIPS[kind], "town": ["a", "b"] * 30})
+
+    assert encoded(frame, other).tolist() == encoded(frame).tolist()
+
+
+def test_codes_that_are_no_numbers_stay_apart():
+    frame = pd.DataFrame({"code": ["01001", "1001", "1e3", "1000"] * 20})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 4
+
+
+def test_texts_that_are_one_number_stay_apart():
+    frame = pd.DataFrame({"version": ["1", "1.0", "2"] * 20})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 3
+
+
+def test_large_whole_numbers_stay_apart():
+    frame = pd.DataFrame({"id": pd.Categorical([2**60, 2**60 + 1] * 20)})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 2
+
+
+def test_bools_that_were_text_in_fit_are_read_as_that_text():
+    frame = pd.DataFrame({"is": ["True", "False"] * 20})
+    other = pd.DataFrame({"is": [True, False] * 20})
+
+    assert encoded(frame, other).tolist() == encoded(frame).tolist()
+
+
+def test_another_type_with_unseen_values_is_warned_about_with_both_types():
+    frame = pd.DataFrame({"code": pd.Series(["01", "02", "3"] * 20, dtype=object)})
+    other = pd.DataFrame({"code": [1, 3, 3]})
+
+    with pytest.warns(UserWarning, match=r"1 of 3 .*'code' \(int64; object in `fit`\).*'1'.*give"):
+        encoded(frame, other)

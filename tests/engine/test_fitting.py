@@ -174,11 +174,12 @@ def test_a_fit_that_goes_on_begins_again_from_the_earlier_one(differing, blobs, 
     assert weights(clf) == weights(plain)
 
 
-def test_a_stream_is_never_taped(monkeypatch, blobs, network):
+def test_a_stream_that_may_be_read_once_is_never_taped(monkeypatch, blobs, network):
     """It cannot begin again if a tape were to differ."""
 
     class Once(torch.utils.data.IterableDataset):
         def __init__(self):
+            self.items = iter(())
             self.rows = [
                 (torch.tensor(x), int(label)) for x, label in zip(*blobs, strict=True)
             ] * 10
@@ -187,7 +188,8 @@ def test_a_stream_is_never_taped(monkeypatch, blobs, network):
             return len(self.rows)
 
         def __iter__(self):
-            return iter(self.rows)
+            self.items = iter(self.rows)
+            return self.items
 
     taped = []
     monkeypatch.setattr(Player, "_record", lambda *_: taped.append(1))
