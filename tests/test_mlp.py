@@ -45,9 +45,7 @@ def test_columns_that_are_constant_or_told_apart_are_not_warned_about(column):
 def test_a_column_too_small_to_be_scaled_is_named():
     X = np.column_stack([RNG.normal(size=200), 1e-40 * RNG.normal(size=200)])
 
-    with pytest.raises(
-        ValueError, match="Column 1 of X has a deviation of .*e-4.*float32 to scale"
-    ):
+    with pytest.raises(ValueError, match=r"Column 1 of X has a deviation of .*float32 to scale"):
         Estimator(epochs=1).fit(X, LABELS)
     assert np.isfinite(
         Estimator(epochs=1, precision="float64").fit(X, LABELS).history_["loss"]

@@ -37,7 +37,13 @@ _NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
 
 def is_frame(X: object) -> bool:
     """Whether `X` is a pandas or polars frame."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes")
+    # A LazyFrame would warn when it is asked for its columns.
+    return not is_lazy_frame(X) and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def is_lazy_frame(X: object) -> bool:
+    """Whether X is a query of polars, which holds no rows yet."""
+    return type(X).__name__ == "LazyFrame" and hasattr(X, "collect")
 
 
 def columns_of(frame: Frame) -> Iterator[tuple[int, Any, Any]]:
@@ -59,7 +65,7 @@ def is_numeric(dtype: object) -> bool:
     if hasattr(dtype, "is_numeric"):  # polars
         return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
     # pandas: NumPy's dtypes and the nullable ones have a kind; `numpy_dtype` is their content.
-    if str(dtype) in ("category", "object"):
+    if str(dtype) in ("category", "object") or str(dtype).startswith("interval"):
         return False
     return getattr(dtype, "kind", "O") in "biufc" or np.issubdtype(
         getattr(dtype, "subtype", object), np.number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_array
 
 from easyclf.data.caching import cached
 from easyclf.data.first_look import FirstLook, class_names
+from easyclf.data.frame_encoder import is_lazy_frame
 from easyclf.data.indexing import ArrayOrFrame, count_rows, take_rows
 from easyclf.data.kinds import kind_of
 from easyclf.data.loaders import check_options
@@ -128,6 +130,8 @@ class Reader:
                     return rows, encoder or TargetEncoder().fit(None, classes)
                 y, sample_weight = own
         labels = read_labels(y)
+        if encoder is not None and classes is not None:
+            _warn_of_other_classes(classes, encoder)
         # Also of rows that do not count: their classes are classes.
         encoder = encoder or TargetEncoder().fit(labels, classes)
         return _labelled(rows, encoder.transform(labels), sample_weight, counts), encoder
@@ -208,6 +212,7 @@ class Reader:
         ValueError, TypeError
             If they do not look like those of training.
         """
+        _refuse_lazy(X)
         with _unseen_draws(X):
             return self._read(X)
 
@@ -259,6 +264,7 @@ class Reader:
 
 def _check_given(X: object, y: object, sample_weight: object, name: str) -> None:
     """Refuse labels or weights beside a dataset, and arrays without labels."""
+    _refuse_lazy(X)
     if isinstance(X, Iterator) and not kind_of(X).holds_labels:
         raise TypeError(
             f"`X` is a {type(X).__name__}, which can be gone through only once; make it a "
@@ -275,11 +281,28 @@ def _check_given(X: object, y: object, sample_weight: object, name: str) -> None
         )
 
 
+def _refuse_lazy(X: object) -> None:
+    if is_lazy_frame(X):
+        raise TypeError(
+            f"`X` is a {type(X).__name__}, which holds no rows yet; pass `X.collect()`."
+        )
+
+
 def _unseen_draws(X: object) -> AbstractContextManager[None]:
     """Leave the random states as they are while a dataset, which may draw, is looked at."""
     if kind_of(X).holds_labels:
         return isolated(0, torch.device("cpu"), waits=False)
     return nullcontext()
+
+
+def _warn_of_other_classes(classes: ArrayLike, encoder: TargetEncoder) -> None:
+    if not np.array_equal(np.unique(classes), encoder.classes_):
+        warnings.warn(
+            f"`classes` is {classes!r}, which plays no part where an earlier fit goes on: its "
+            f"classes are {encoder.classes_.tolist()[:20]}. Use warm_start=False to begin anew.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _rows_that_count(X: object, sample_weight: ArrayLike | None) -> NDArray[np.intp] | None:
