@@ -15,13 +15,14 @@ from sklearn.utils.validation import check_array
 
 from easyclf.data.caching import cached
 from easyclf.data.first_look import FirstLook, class_names
-from easyclf.data.frame_encoder import is_lazy_frame
+from easyclf.data.frame_encoder import is_frame, is_lazy_frame
 from easyclf.data.indexing import ArrayOrFrame, count_rows, take_rows
 from easyclf.data.kinds import kind_of
 from easyclf.data.loaders import check_options
 from easyclf.data.multi_input import MultiInput, read_multi_input
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
+from easyclf.data.split import split_rows
 from easyclf.randomness import isolated
 from easyclf.targets import TargetEncoder, read_labels
 
@@ -74,6 +75,8 @@ class Reader:
         self._is_cached, self._encodes_frames = is_cached, encodes_frames
         self.schema = schema
         self.class_names: list[str] | None = None
+        # The rows of frames that medians and categories are taken from; None is all.
+        self._teaching: NDArray[np.intp] | None = None
 
     @staticmethod
     def carries_labels(X: object) -> bool:
@@ -89,6 +92,7 @@ class Reader:
         classes: ArrayLike | None,
         *,
         needs_labels: bool,
+        held_out: tuple[float, int] | None = None,
     ) -> tuple[Rows, TargetEncoder]:
         """Read the rows to train on.
 
@@ -103,6 +107,9 @@ class Reader:
         needs_labels : bool
             Whether all labels are needed before training. Where they are not, and `classes` are
             given, a dataset is not searched for them.
+        held_out : tuple of float and int, or None
+            The fraction of the rows that will be split off by that seed: they teach nothing, and
+            all labels are needed.
 
         Returns
         -------
@@ -122,9 +129,14 @@ class Reader:
         counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
+            self._teaching = None
+            if held_out is not None and self.schema is None and is_frame(X):
+                self._teaching = _rows_to_train_on(y, classes, counts, held_out)
             rows = self._read(X, counts)
             if y is None:
-                is_all = needs_labels or (encoder is None and classes is None)
+                is_all = (
+                    needs_labels or held_out is not None or (encoder is None and classes is None)
+                )
                 own = rows.own_labels(needs_all=is_all)
                 if own is None:
                     return rows, encoder or TargetEncoder().fit(None, classes)
@@ -244,6 +256,7 @@ class Reader:
             self._loader_options,
             self.schema,
             self._encodes_frames,
+            self._teaching,
         )
         if self.schema is None:
             # Those of an earlier fit: not all rows have such.
@@ -317,6 +330,24 @@ def _rows_that_count(X: object, sample_weight: ArrayLike | None) -> NDArray[np.i
     if not is_right or weight.all() or not weight.any() or len(weight) != _n_rows(X):
         return None
     return np.flatnonzero(weight)
+
+
+def _rows_to_train_on(
+    y: object,
+    classes: ArrayLike | None,
+    counts: NDArray[np.intp] | None,
+    held_out: tuple[float, int],
+) -> NDArray[np.intp]:
+    """Find the numbers, among the rows that count, of those that `Rows.split` will leave."""
+    labels = read_labels(y)
+    encoder = TargetEncoder().fit(labels, classes)
+    codes = encoder.transform(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the split itself says it
+        train, _ = split_rows(
+            codes if counts is None else codes[counts], *held_out, encoder.classes_
+        )
+    return train
 
 
 def _indexable(X: object) -> ArrayOrFrame:

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -91,6 +93,8 @@ class ReadContext:
         That of the training; None while the rows of the training are read.
     encodes_frames : bool
         Whether categories and gaps in frames become numbers.
+    teaching_rows : ndarray of int, or None
+        The rows that medians and categories are taken from; None is all.
     """
 
     estimator: BaseEstimator
@@ -98,6 +102,7 @@ class ReadContext:
     loader_options: Mapping[str, Any]
     schema: RowSchema | None
     encodes_frames: bool
+    teaching_rows: NDArray[np.intp] | None = None
 
     @property
     def is_training(self) -> bool:

@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from easyclf import Estimator
 from easyclf.data.dataframes import refuse_columns
 from easyclf.data.frame_encoder import FrameEncoder
+from easyclf.data.split import split_rows
 
 
 @pytest.mark.parametrize(
@@ -387,3 +388,15 @@ def test_another_type_with_unseen_values_is_warned_about_with_both_types():
 
     with pytest.warns(UserWarning, match=r"1 of 3 .*'code' \(int64; object in `fit`\).*'1'.*give"):
         encoded(frame, other)
+
+
+def test_rows_that_are_held_out_teach_no_medians_and_no_categories():
+    frame = people(age=np.where(np.arange(N) % 10, np.arange(N) ** 1.5, np.nan))
+    clf = Estimator(validation_split=0.5, **SETTINGS).fit(frame, LABELS)
+    train, _ = split_rows(LABELS, 0.5, SETTINGS["random_state"], np.unique(LABELS))
+
+    encoder = clf._fitted.schema.frame_encoder
+
+    expected = FrameEncoder().fit(frame.iloc[train]).transform(frame)
+    np.testing.assert_array_equal(encoder.transform(frame), expected)
+    assert not np.array_equal(FrameEncoder().fit(frame).transform(frame), expected)
