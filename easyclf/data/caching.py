@@ -214,7 +214,9 @@ def _check_cacheable(look: FirstLook) -> None:
 def _check_again(look: FirstLook, x: Tensors, n_rows: int) -> None:
     """Compare rows from everywhere in x, of shape (n_rows, ...), with another reading."""
     rows = sorted({n_rows * number // _COMPARED_ROWS for number in range(_COMPARED_ROWS)})
-    _compare(look, rows, apply(lambda part: part[rows], x))
+    rows = [row for row in rows if row >= KEPT_ITEMS]  # the first ones are compared before
+    if rows:
+        _compare(look, rows, apply(lambda part: part[rows], x))
 
 
 def _compare(look: FirstLook, rows: list[int], seen: Tensors) -> None:

@@ -181,7 +181,8 @@ class FrameEncoder:
         for number, (name, dtype) in enumerate(columns):
             unseen = ~np.isin(categories[:, number], self._encoder.categories_[number])
             is_other_type = unseen.any() and dtype != self._dtypes[name]
-            if not is_other_type and unseen.mean() <= _MOSTLY:
+            is_mostly = len(unseen) >= _FEWEST_ROWS and unseen.mean() > _MOSTLY
+            if not is_other_type and not is_mostly:
                 continue
             warnings.warn(
                 f"`X` has {int(unseen.sum())} of {len(unseen)} row(s) in column {name!r} ({dtype}; "

@@ -148,15 +148,15 @@ def test_rare_categories_join_the_infrequent_ones():
 
     assert encoded(names).shape == (1000, 1)
     assert encoded(towns).shape == (1000, 3)
-    with pytest.warns(UserWarning, match="infrequent"):
-        assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
+    assert encoded(towns, pd.DataFrame({"town": ["unseen"]})).tolist() == [[0, 0, 1]]
 
 
 def test_a_category_that_training_never_had_is_none_of_the_others():
     frame = pd.DataFrame({"town": ["a", "b"]})
 
-    with pytest.warns(UserWarning, match=r"1 of 1 row\(s\) in column 'town' .*such as 'c'"):
-        assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
+    assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
+    with pytest.warns(UserWarning, match=r"5 of 6 row\(s\) in column 'town' .*such as 'c'"):
+        assert encoded(frame, pd.DataFrame({"town": ["a"] + 5 * ["c"]}))[1:].sum() == 0
     with pytest.warns(UserWarning, match="with values that `fit` has not seen"):
         assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
 
