@@ -401,9 +401,12 @@ def _read_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
     weight: NDArray[np.float64] = check_array(
         given if given.ndim else np.full(n_rows, given),
         ensure_2d=False,
+        allow_nd=True,
         dtype=np.float64,
         input_name="sample_weight",
     )
+    if weight.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight.shape == {weight.shape}, expected {(n_rows,)}!")
     if (weight < 0).any():
