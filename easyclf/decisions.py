@@ -70,10 +70,14 @@ def with_uncertain(
     Raises
     ------
     ValueError
-        If `min_proba` is no probability, or `uncertain` is a class.
+        If `min_proba` is no probability, or `uncertain` is a class or several answers.
     """
     if not isinstance(min_proba, Real) or not 0 <= min_proba <= 1:
         raise ValueError(f"`min_proba` must be a probability in [0, 1]; got {min_proba!r}.")
+    if isinstance(uncertain, (list, tuple, np.ndarray)):
+        raise ValueError(
+            f"`uncertain` is {uncertain!r}; expected one answer, such as 'uncertain' or -1."
+        )
     if uncertain in classes.tolist():
         raise ValueError(
             f"`uncertain` {uncertain!r} is one of the classes; choose an answer that is none."
@@ -83,6 +87,9 @@ def with_uncertain(
     expected_kind = "i" if labels.dtype.kind == "u" else labels.dtype.kind
     is_same = answer.dtype.kind == expected_kind
     dtype = np.result_type(labels, answer) if is_same else np.dtype(object)
+    if dtype.kind == "f" != labels.dtype.kind:
+        # No integer holds both uint64 and -1, and a float holds neither's every value.
+        dtype = np.dtype(object)
     answers: Labels = labels.astype(dtype)
     answers[best_probabilities < min_proba] = uncertain
     return answers

@@ -260,21 +260,23 @@ class Estimator(ClassifierMixin, ForwardedParameters):  # type: ignore[misc]
             self._check_parameters()
             previous = self._fitted if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
+            seed = draw_seed(self.random_state) if previous is None else previous.seed
             is_split = validation_data is None and X_val is None and bool(self.validation_split)
+            held_out = (self.validation_split, seed) if is_split else None
             train, encoder = reader.read_training(
                 X,
                 y,
                 sample_weight,
                 None if previous is None else previous.encoder,
                 self.classes,
-                needs_labels=is_split or self.class_weight == "balanced",
+                needs_labels=self.class_weight == "balanced",
+                held_out=held_out,
             )
             valid = reader.read_validation(
                 validation_data, X_val, y_val, sample_weight_val, encoder
             )
-            seed = draw_seed(self.random_state) if previous is None else previous.seed
-            if is_split:
-                train, valid = train.split(self.validation_split, seed, encoder.classes_)
+            if held_out is not None:
+                train, valid = train.split(*held_out, encoder.classes_)
             settings = Settings.of(self._settings(), seed=seed, epochs=self.epochs)
             self._train(
                 Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -108,7 +109,7 @@ class MLP(nn.Module):
         Raises
         ------
         ValueError
-            If a row holds an infinite number.
+            If a row holds an infinite number, or a column is too small to be scaled.
         """
         from sklearn.preprocessing import StandardScaler  # which takes 20 ms to import
 
@@ -121,10 +122,39 @@ class MLP(nn.Module):
                 scaler.partial_fit(rows, sample_weight=weights)
         mean, variance = torch.from_numpy(scaler.mean_), torch.from_numpy(scaler.var_)
         smallest = torch.finfo(self.shift.dtype).eps ** 2 * (variance + mean.square())
+        self._warn_of_lost(mean, variance)
         scale = variance.where(variance > smallest, 1.0).sqrt()
+        smallest_scale = 1 / torch.finfo(self.shift.dtype).max
+        if (scale <= smallest_scale).any():
+            column = int(scale.argmin())
+            raise ValueError(
+                f"Column {column} of X has a deviation of {scale[column]:.2g}, too small for "
+                f"{_name(self.shift.dtype)} to scale; multiply it by a power of ten first."
+            )
         self.inverse_scale.copy_(1 / scale)
         self.shift.copy_(-mean / scale)
         self.is_adapted = True
+
+    def _warn_of_lost(self, mean: torch.Tensor, variance: torch.Tensor) -> None:
+        """Warn of columns, of shape (n_features,), that vary by less than the dtype can tell."""
+        relative = variance.sqrt() / mean.abs()
+        is_rounding = relative < 2**10 * torch.finfo(torch.float64).eps
+        is_lost = (relative < 2 * torch.finfo(self.shift.dtype).eps) & ~is_rounding
+        columns = is_lost.nonzero().flatten().tolist()
+        if columns:
+            first = columns[0]
+            warnings.warn(
+                f"{len(columns)} column(s) of X, the first at {first}, have values near "
+                f"{mean[first]:.6g} that differ by {variance[first].sqrt():.2g} or so: too little "
+                f"for {_name(self.shift.dtype)}, so they count as constant or are rounded. "
+                "Subtract their mean first, or use precision='float64'.",
+                UserWarning,
+                stacklevel=2,
+            )
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _activation(activation: str | Callable[[], nn.Module]) -> Callable[[], nn.Module]:

@@ -50,10 +50,10 @@ def read_labels(y: object, name: str = "y") -> Labels:
     labels: Labels = y.toarray() if isinstance(y, _SPARSE) else np.asarray(y)
     if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
         # NumPy makes a string of a 1 or a NaN beside strings.
-        _check_objects(np.asarray(y, dtype=object), name)
+        refuse_mixed(np.asarray(y, dtype=object), name)
     _check_none_missing(labels, name)
     if labels.dtype == object:
-        _check_objects(labels, name)
+        refuse_mixed(labels, name)
         if not isinstance(labels.flat[0], str):
             # The type that all of them have.
             labels = np.asarray(labels.tolist())
@@ -87,6 +87,8 @@ def _check_none_missing(labels: Labels, name: str) -> None:
     if labels.dtype.kind == "f":
         missing = ~np.isfinite(labels)
         words = "NaN" if np.isnan(labels).any() else "infinity"
+    elif labels.dtype.kind in "mM":
+        missing, words = np.isnat(labels), "NaT"
     elif labels.dtype == object:
         missing = np.array([_is_missing(label) for label in labels.flat], dtype=bool)
         missing = missing.reshape(labels.shape)
@@ -117,7 +119,7 @@ def _is_missing(label: object) -> bool:
     return bool(label != label)  # as NaN, and NumPy's NaT, alone
 
 
-def _check_objects(labels: Labels, name: str) -> None:
+def refuse_mixed(labels: Labels, name: str) -> None:
     """Refuse missing labels, and labels that have no order, as 1 and "1"."""
     _check_none_missing(labels, name)
     examples: dict[type, Any] = {}
@@ -307,6 +309,16 @@ def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -
     sample_weight : array-like of shape (n_samples,) or None
         Weights of the rows.
     """
+    if len(labels) != len(answers):
+        raise ValueError(
+            f"Found input variables with inconsistent numbers of samples: X has {len(answers)}, y "
+            f"has {len(labels)}; expected one label for each row."
+        )
+    if {labels.dtype.kind, answers.dtype.kind} == {"S", "U"}:
+        raise ValueError(
+            f"`y` has labels such as {labels.flat[0]!r}, but the classes of `fit` are such as "
+            f"{answers.flat[0]!r}; bytes and text are never equal: give both one type."
+        )
     if labels.dtype.kind == "S":  # scikit-learn's metrics refuse bytes
         weights = None if sample_weight is None else np.asarray(sample_weight)
         return float(np.average(answers == labels, weights=weights))

@@ -186,3 +186,11 @@ def test_costs_and_min_proba_go_together():
     )
 
     assert answers.tolist() == ["c", "c", "?"]
+
+
+def test_a_negative_answer_beside_classes_of_uint64_keeps_every_digit():
+    classes = np.array([2**63, 2**63 + 1], dtype=np.uint64)
+
+    answers = with_uncertain(classes, np.array([0.9, 0.1]), 0.5, -1, classes)
+
+    assert answers.tolist() == [2**63, -1]

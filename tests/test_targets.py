@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from easyclf import Estimator
-from easyclf.targets import TargetEncoder, class_weights, read_labels
+from easyclf.targets import TargetEncoder, accuracy, class_weights, read_labels
 
 
 def rows_of(codes):
@@ -580,3 +580,13 @@ def test_columns_of_other_fractions_are_not_taken_for_soft_labels():
 def test_no_classes_are_refused():
     with pytest.raises(ValueError, match="`classes` is empty; give all classes, or None"):
         TargetEncoder().fit(np.array([0, 1]), [])
+
+
+def test_text_and_bytes_are_not_compared():
+    with pytest.raises(ValueError, match="bytes and text are never equal"):
+        accuracy(np.array([b"a", b"b"]), np.array(["a", "b"]), None)
+
+
+def test_one_label_is_not_compared_with_many_answers():
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        accuracy(np.array([b"a"]), np.array([b"a", b"b"]), None)

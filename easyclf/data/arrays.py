@@ -24,7 +24,8 @@ def as_tensor(array: NDArray[Any]) -> torch.Tensor:
     if array.dtype.name not in _KEPT_DTYPES:
         is_integer = array.dtype.kind in "iu" and array.dtype != np.uint64
         array = array.astype(np.int64 if is_integer else np.float64)
-    if any(stride < 0 for stride in array.strides):
+    # As in an array read backwards, and in a packed field of a structured one.
+    if any(stride < 0 or stride % array.itemsize for stride in array.strides):
         array = array.copy()
     if array.flags.writeable:
         return torch.from_numpy(array)

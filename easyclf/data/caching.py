@@ -36,7 +36,10 @@ from easyclf.data.workers import iterate
 from easyclf.device import available_memory
 from easyclf.nested import Tensors, apply, tensors_of
 from easyclf.randomness import own_states
+from easyclf.targets import refuse_mixed
 
+# Rows that are read twice to see whether they stay the same; only those are compared.
+_COMPARED_ROWS = 16
 # Rows that are read into one batch.
 _AT_ONCE = 256
 # Part of the free memory that a cache may take.
@@ -83,7 +86,11 @@ def dataset_labels(look: FirstLook) -> OwnLabels:
 
 def _in_order(look: FirstLook, n_rows: int) -> OwnLabels:
     """Put the labels and weights that were seen in the order of their rows."""
-    labels = np.asarray([np.asarray(look.labels[row]) for row in range(n_rows)])
+    parts = [np.asarray(look.labels[row]) for row in range(n_rows)]
+    if len({part.dtype.kind in "US" for part in parts}) > 1:
+        # NumPy would make text of the numbers.
+        refuse_mixed(np.asarray([part.item() for part in parts], dtype=object), "y")
+    labels = np.asarray(parts)
     if not look.is_weighted:
         return OwnLabels(labels, None)
     weights = [look.weights[row] for row in range(n_rows)]
@@ -163,6 +170,7 @@ def cached(look: FirstLook) -> Fields:
         start = stop
     if len(y) not in (0, n_rows):
         raise ValueError(f"`X` has {n_rows} rows, but only {len(y)} of them have a label.")
+    _check_again(look, x, n_rows)
     inputs = x if isinstance(x, torch.Tensor) else MultiInput(x)
     return Fields(inputs, np.asarray(y) if y else None, np.asarray(weight) if weight else None)
 
@@ -200,10 +208,23 @@ def _check_cacheable(look: FirstLook) -> None:
         raise ValueError(
             "`cache` is True, but X yields single numbers; yield tensors of shape (1,)."
         )
+    _compare(look, list(range(len(tensors_of(first)[0]))), first)
+
+
+def _check_again(look: FirstLook, x: Tensors, n_rows: int) -> None:
+    """Compare rows from everywhere in x, of shape (n_rows, ...), with another reading."""
+    rows = sorted({n_rows * number // _COMPARED_ROWS for number in range(_COMPARED_ROWS)})
+    rows = [row for row in rows if row >= KEPT_ITEMS]  # the first ones are compared before
+    if rows:
+        _compare(look, rows, apply(lambda part: part[rows], x))
+
+
+def _compare(look: FirstLook, rows: list[int], seen: Tensors) -> None:
+    """Refuse rows that come out otherwise than `seen`, of shape (len(rows), ...)."""
     with own_states(1, torch.device("cpu")):
-        items = [read_item(look.dataset, row) for row in range(len(tensors_of(first)[0]))]
+        items = [read_item(look.dataset, row) for row in rows]
         again = batch_fields(look.collate(items)).x
-    if not all(map(torch.equal, tensors_of(first), tensors_of(again))):
+    if not all(map(torch.equal, tensors_of(seen), tensors_of(again))):
         raise ValueError(
             "`cache` is True, but the rows of X differ from one reading to the next, and every "
             "epoch would get the same of them; move the random transforms to `augment`."

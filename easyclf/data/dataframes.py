@@ -13,6 +13,7 @@ from easyclf.data.frame_encoder import (
     is_numeric,
     show_columns,
 )
+from easyclf.data.indexing import take_rows
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.sparse import read_sparse
@@ -35,7 +36,9 @@ def read_frame(X: Frame, context: ReadContext) -> tuple[Rows, RowSchema]:
         )
     encoder = None if context.schema is None else context.schema.frame_encoder
     if context.is_training and context.encodes_frames and FrameEncoder.is_needed(X):
-        encoder = FrameEncoder().fit(X)
+        encoder = FrameEncoder().fit(
+            X if context.teaching_rows is None else take_rows(X, context.teaching_rows)
+        )
     if encoder is not None:
         context.check(X, skip_check_array=True)
         rows, schema = rows_of_tensor(torch.from_numpy(encoder.transform(X)), context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -26,6 +27,7 @@ from easyclf.data.items import (
 from easyclf.data.opened import Opened, may_be_read_once
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.workers import iterate
+from easyclf.nested import first_of
 
 # Rows that are read to see whether a dataset yields the labels that it carries.
 _COMPARED_ROWS = 20
@@ -210,7 +212,13 @@ class FirstLook:
 
     @functools.cached_property
     def _first_batch(self) -> Fields:
-        return batch_fields(self._opened.first[0])
+        fields = batch_fields(self._opened.first[0])
+        if not first_of(fields.x).ndim or (fields.y is not None and np.ndim(fields.y) == 0):
+            raise ValueError(
+                f"`X` is a {type(self.X).__name__} of single rows; expected batches: give it a "
+                "`batch_size`, or pass the Dataset."
+            )
+        return fields
 
     def first_items(self, n_rows: int) -> list[Item]:
         """Give the items of the first rows, of which batches can be made; fewer if X has."""
@@ -271,9 +279,10 @@ class FirstLook:
         labels = _carried_labels(self.dataset)
         if labels is None or labels.dtype == object:
             return None
-        # The first row of each of some classes tells.
+        # The first row of each of some classes tells, and so do rows from everywhere.
         _, rows = np.unique(labels, axis=0, return_index=True)
-        for row in rows[:_COMPARED_ROWS].tolist():
+        spread = np.linspace(0, len(labels) - 1, _COMPARED_ROWS).astype(int)
+        for row in sorted({*rows[:_COMPARED_ROWS].tolist(), *spread.tolist()}):
             y = self.label(row)
             if y is None or not np.array_equal(labels[row], np.asarray(y)):
                 return None
@@ -284,6 +293,20 @@ class FirstLook:
         rows = row_numbers.tolist()
         items = {new: self._items[old] for new, old in enumerate(rows) if old in self._items}
         return FirstLook(Subset(self.X, rows), self.loader_options, items)
+
+    def _warn_of_numbers(self) -> None:
+        """Warn of weights that look like the numbers of the rows."""
+        weight = self.first(KEPT_ITEMS).weight if self.is_weighted else None
+        if weight is None or np.shape(weight) != (KEPT_ITEMS,):
+            return
+        if np.array_equal(np.asarray(weight), np.arange(KEPT_ITEMS)):
+            warnings.warn(
+                "`X` yields the weights 0, 1, 2, 3 with its first rows, which look like the "
+                "numbers of the rows: the third part of an item is its weight. Leave it out, or "
+                "yield (x, y, 1.0).",
+                UserWarning,
+                stacklevel=2,
+            )
 
     @property
     def fixed_shape(self) -> tuple[int, ...] | None:
@@ -300,6 +323,8 @@ class FirstLook:
             # Rows of single numbers count as rows of one column.
             row = x.reshape(1, *(x.shape[1:] or (1,)))
             context.check(row, skip_check_array=True)
+        if context.is_training:
+            self._warn_of_numbers()
         return RowSchema(row_shapes(x), is_fixed=not self.has_own_collation)
 
 

@@ -6,10 +6,11 @@ calls nullable, sparse and object columns by names of its own, and knows no miss
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from decimal import Decimal
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,6 +23,10 @@ _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
 # A column has free text, such as names, if so many of its rows differ, in as many rows at least.
 _FREE_TEXT, _FEWEST_TEXTS = 0.9, 20
 _MISSING = "(missing)"
+# A number as Python and pandas write it.
+_DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)([.][0-9]+)?")
+# Share of rows with unseen values above which a column is warned about.
+_MOSTLY = 0.5
 
 
 # A pandas or polars frame: neither package need be installed, so neither has its types here.
@@ -34,7 +39,13 @@ _NUMBERS, _TEXT = (Real, Decimal, np.bool_), (str, bool, np.bool_)
 
 def is_frame(X: object) -> bool:
     """Whether `X` is a pandas or polars frame."""
-    return hasattr(X, "columns") and hasattr(X, "dtypes")
+    # A LazyFrame would warn when it is asked for its columns.
+    return not is_lazy_frame(X) and hasattr(X, "columns") and hasattr(X, "dtypes")
+
+
+def is_lazy_frame(X: object) -> bool:
+    """Whether X is a query of polars, which holds no rows yet."""
+    return type(X).__name__ == "LazyFrame" and hasattr(X, "collect")
 
 
 def columns_of(frame: Frame) -> Iterator[tuple[int, Any, Any]]:
@@ -56,7 +67,7 @@ def is_numeric(dtype: object) -> bool:
     if hasattr(dtype, "is_numeric"):  # polars
         return bool(dtype.is_numeric()) or str(dtype) == "Boolean"
     # pandas: NumPy's dtypes and the nullable ones have a kind; `numpy_dtype` is their content.
-    if str(dtype) in ("category", "object"):
+    if str(dtype) in ("category", "object") or str(dtype).startswith("interval"):
         return False
     return getattr(dtype, "kind", "O") in "biufc" or np.issubdtype(
         getattr(dtype, "subtype", object), np.number
@@ -135,6 +146,13 @@ class FrameEncoder:
             max_categories=_MOST_CATEGORIES,
             sparse_output=False,
         )
+        self._dtypes = {str(name): str(dtype) for _, name, dtype in columns_of(frame)}
+        self._reads_numbers = [
+            _are_told_apart(frame, position) if is_category else False
+            for (position, _, _), is_category in zip(
+                columns_of(frame), self._categorical, strict=True
+            )
+        ]
         numbers, categories = self._parts(frame)
         if numbers.shape[1]:
             self._imputer.fit(numbers)
@@ -149,6 +167,7 @@ class FrameEncoder:
     def transform(self, frame: Frame) -> NDArray[np.float64]:
         """Make numbers of a frame, of shape (n_rows, n_columns); the memory is new."""
         numbers, categories = self._parts(frame)
+        self._warn_of_unseen(frame, categories)
         parts = []
         if numbers.shape[1]:
             parts.append(self._imputer.transform(numbers))
@@ -156,14 +175,38 @@ class FrameEncoder:
             parts.append(self._encoder.transform(categories))
         return np.hstack(parts)
 
+    def _warn_of_unseen(self, frame: Frame, categories: NDArray[Any]) -> None:
+        """Warn of columns with another type than in `fit`, or mostly with other values."""
+        columns = [
+            (str(name), str(dtype))
+            for (_, name, dtype), is_category in zip(
+                columns_of(frame), self._categorical, strict=True
+            )
+            if is_category
+        ]
+        for number, (name, dtype) in enumerate(columns):
+            unseen = ~np.isin(categories[:, number], self._encoder.categories_[number])
+            is_other_type = unseen.any() and dtype != self._dtypes[name]
+            is_mostly = len(unseen) >= _FEWEST_ROWS and unseen.mean() > _MOSTLY
+            if not is_other_type and not is_mostly:
+                continue
+            warnings.warn(
+                f"`X` has {int(unseen.sum())} of {len(unseen)} row(s) in column {name!r} ({dtype}; "
+                f"{self._dtypes[name]} in `fit`) with values that `fit` has not seen, such as "
+                f"{categories[unseen.argmax(), number]!r}; they count as infrequent"
+                f"{'; give the column that type' if dtype != self._dtypes[name] else ''}.",
+                UserWarning,
+                stacklevel=2,
+            )
+
     def _parts(self, frame: Frame) -> tuple[NDArray[Any], NDArray[Any]]:
         """The columns of numbers, with NaN for gaps, and those of categories, as text."""
         numbers, categories = [], []
-        for (position, name, dtype), is_category in zip(
-            columns_of(frame), self._categorical, strict=True
+        for (position, name, dtype), is_category, reads_numbers in zip(
+            columns_of(frame), self._categorical, self._reads_numbers, strict=True
         ):
             if is_category:
-                categories.append(_texts(frame, position))
+                categories.append(_texts(frame, position, reads_numbers=reads_numbers))
                 continue
             if not is_numeric(dtype) and not _are_all(_NUMBERS, frame, position):
                 raise ValueError(
@@ -229,17 +272,32 @@ def _are_all(kinds: tuple[type, ...], frame: Frame, position: int) -> bool:
     return all(isinstance(value, kinds) for value in values if not _is_missing(value))
 
 
-def _texts(frame: Frame, position: int) -> NDArray[Any]:
-    """A column of categories as text, in which equal numbers are equal whatever their type."""
+def _texts(frame: Frame, position: int, *, reads_numbers: bool) -> NDArray[Any]:
+    """A column of categories as text, in which equal numbers are equal whatever their type.
+
+    `reads_numbers` says that text of a number is that number, as in "1001" and 1001.
+    """
     series = _series(frame, position)
     values = series.astype(object) if hasattr(frame, "iloc") else series.to_list()
-    return np.asarray([_category(value) for value in values], dtype=object)
+    texts = [_category(value, reads_numbers=reads_numbers) for value in values]
+    return np.asarray(texts, dtype=object)
 
 
-def _category(value: object) -> str:
+def _are_told_apart(frame: Frame, position: int) -> bool:
+    """Whether all texts of a column stay different once numbers are read in them."""
+    texts = set(_texts(frame, position, reads_numbers=False))
+    return len({_category(text, reads_numbers=True) for text in texts}) == len(texts)
+
+
+def _category(value: object, *, reads_numbers: bool) -> str:
     if _is_missing(value):
         return _MISSING
+    if isinstance(value, str) and reads_numbers and _DECIMAL.fullmatch(value):
+        # Of text that is no more than a number: a code such as "01001" or "1e5" is text.
+        value = float(value) if "." in value else int(value)
     if isinstance(value, Real) and not isinstance(value, bool):
+        if isinstance(value, Integral) or float(value).is_integer():
+            return str(int(value))  # type: ignore[call-overload]
         return repr(float(value))
     return str(value)
 

@@ -12,12 +12,12 @@ from easyclf.modules import has_channels_last
 
 
 def channels_to_front(x: torch.Tensor) -> torch.Tensor:
-    """`(n, H, W, C)` to `(n, C, H, W)`, without a copy."""
+    """Arrange images of shape (n, H, W, C) as (n, C, H, W), without a copy."""
     return x.permute(0, 3, 1, 2)
 
 
 def with_channel(x: torch.Tensor) -> torch.Tensor:
-    """`(n, H, W)` to `(n, 1, H, W)`, without a copy."""
+    """Arrange images of shape (n, H, W) as (n, 1, H, W), without a copy."""
     return x.unsqueeze(1)
 
 

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_array
 from easyclf.data.arrays import as_tensor
 from easyclf.data.dataframes import refuse_columns
 from easyclf.data.finite import check_finite
+from easyclf.data.frame_encoder import is_frame
 from easyclf.data.indexing import count_rows, take_rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.tensors import TensorRows, detached
@@ -119,7 +120,12 @@ def read_multi_input(
     """Check several inputs, each of shape (n_rows, ...), as a dict or tuple of tensors."""
     several = MultiInput(X)
     x = several.like([_read_part(part, name, context) for name, part in several.named()])
-    return TensorRows(x), RowSchema(apply(lambda part: tuple(part.shape[1:]), x))
+    names = {
+        name: tuple(part.columns)
+        for name, part in several.named()
+        if is_frame(part) and all(isinstance(column, str) for column in part.columns)
+    }
+    return TensorRows(x), RowSchema(apply(lambda part: tuple(part.shape[1:]), x), names=names)
 
 
 def _read_part(part: Input, name: str | int, context: ReadContext) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from sklearn.utils.validation import check_array
 
 from easyclf.data.caching import cached
 from easyclf.data.first_look import FirstLook, class_names
+from easyclf.data.frame_encoder import is_frame, is_lazy_frame
 from easyclf.data.indexing import ArrayOrFrame, count_rows, take_rows
 from easyclf.data.kinds import kind_of
 from easyclf.data.loaders import check_options
@@ -21,6 +23,7 @@ from easyclf.data.multi_input import MultiInput, read_multi_input
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.slices import with_labels
+from easyclf.data.split import split_rows
 from easyclf.randomness import isolated
 from easyclf.targets import TargetEncoder, read_labels
 
@@ -73,6 +76,8 @@ class Reader:
         self._is_cached, self._encodes_frames = is_cached, encodes_frames
         self.schema = schema
         self.class_names: list[str] | None = None
+        # The rows of frames that medians and categories are taken from; None is all.
+        self._teaching: NDArray[np.intp] | None = None
 
     @staticmethod
     def carries_labels(X: object) -> bool:
@@ -88,6 +93,7 @@ class Reader:
         classes: ArrayLike | None,
         *,
         needs_labels: bool,
+        held_out: tuple[float, int] | None = None,
     ) -> tuple[Rows, TargetEncoder]:
         """Read the rows to train on.
 
@@ -102,6 +108,9 @@ class Reader:
         needs_labels : bool
             Whether all labels are needed before training. Where they are not, and `classes` are
             given, a dataset is not searched for them.
+        held_out : tuple of float and int, or None
+            The fraction of the rows that will be split off by that seed: they teach nothing, and
+            all labels are needed.
 
         Returns
         -------
@@ -122,14 +131,21 @@ class Reader:
         counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
+            self._teaching = None
+            if held_out is not None and self.schema is None and is_frame(X):
+                self._teaching = _rows_to_train_on(y, classes, counts, held_out)
             rows = self._read(X, counts)
             if y is None:
-                is_all = needs_labels or (encoder is None and classes is None)
+                is_all = (
+                    needs_labels or held_out is not None or (encoder is None and classes is None)
+                )
                 own = rows.own_labels(needs_all=is_all)
                 if own is None:
                     return rows, encoder or TargetEncoder().fit(None, classes)
                 y, sample_weight = own
         labels = read_labels(y)
+        if encoder is not None and classes is not None:
+            _warn_of_other_classes(classes, encoder)
         # Also of rows that do not count: their classes are classes.
         encoder = encoder or TargetEncoder().fit(labels, classes)
         return _labelled(rows, encoder.transform(labels), sample_weight, counts), encoder
@@ -211,6 +227,7 @@ class Reader:
         ValueError, TypeError
             If they do not look like those of training.
         """
+        _refuse_lazy(X)
         with _unseen_draws(X):
             return self._read(X)
 
@@ -242,6 +259,7 @@ class Reader:
             self._loader_options,
             self.schema,
             self._encodes_frames,
+            self._teaching,
         )
         if self.schema is None:
             # Those of an earlier fit: not all rows have such.
@@ -267,6 +285,7 @@ class Reader:
 
 def _check_given(X: object, y: object, sample_weight: object, name: str) -> None:
     """Refuse labels or weights beside a dataset, and arrays without labels."""
+    _refuse_lazy(X)
     if isinstance(X, Iterator) and not kind_of(X).holds_labels:
         raise TypeError(
             f"`X` is a {type(X).__name__}, which can be gone through only once; make it a "
@@ -283,11 +302,28 @@ def _check_given(X: object, y: object, sample_weight: object, name: str) -> None
         )
 
 
+def _refuse_lazy(X: object) -> None:
+    if is_lazy_frame(X):
+        raise TypeError(
+            f"`X` is a {type(X).__name__}, which holds no rows yet; pass `X.collect()`."
+        )
+
+
 def _unseen_draws(X: object) -> AbstractContextManager[None]:
     """Leave the random states as they are while a dataset, which may draw, is looked at."""
     if kind_of(X).holds_labels:
         return isolated(0, torch.device("cpu"), waits=False)
     return nullcontext()
+
+
+def _warn_of_other_classes(classes: ArrayLike, encoder: TargetEncoder) -> None:
+    if not np.array_equal(np.unique(classes), encoder.classes_):
+        warnings.warn(
+            f"`classes` is {classes!r}, which plays no part where an earlier fit goes on: its "
+            f"classes are {encoder.classes_.tolist()[:20]}. Use warm_start=False to begin anew.",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _rows_that_count(X: object, sample_weight: ArrayLike | None) -> NDArray[np.intp] | None:
@@ -302,6 +338,24 @@ def _rows_that_count(X: object, sample_weight: ArrayLike | None) -> NDArray[np.i
     if not is_right or weight.all() or not weight.any() or len(weight) != _n_rows(X):
         return None
     return np.flatnonzero(weight)
+
+
+def _rows_to_train_on(
+    y: object,
+    classes: ArrayLike | None,
+    counts: NDArray[np.intp] | None,
+    held_out: tuple[float, int],
+) -> NDArray[np.intp]:
+    """Find the numbers, among the rows that count, of those that `Rows.split` will leave."""
+    labels = read_labels(y)
+    encoder = TargetEncoder().fit(labels, classes)
+    codes = encoder.transform(labels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the split itself says it
+        train, _ = split_rows(
+            codes if counts is None else codes[counts], *held_out, encoder.classes_
+        )
+    return train
 
 
 def _indexable(X: object) -> ArrayOrFrame:
@@ -371,17 +425,18 @@ def _read_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
     weight: NDArray[np.float64] = check_array(
         given if given.ndim else np.full(n_rows, given),
         ensure_2d=False,
+        allow_nd=True,
         dtype=np.float64,
         input_name="sample_weight",
     )
+    if weight.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight.shape == {weight.shape}, expected {(n_rows,)}!")
     if (weight < 0).any():
         raise ValueError("Negative values in data passed to `sample_weight`.")
     if not weight.any():
-        raise ValueError(
-            "`sample_weight` is 0 for every row; expected some other weight than zero."
-        )
+        raise ValueError("`sample_weight` is 0 for every row; expected other weights than zero.")
     # Only their ratios count. A power of two changes no digit, and keeps them within float32.
     scaled: NDArray[np.float64] = np.ldexp(weight, -np.frexp(weight.max())[1])
     return scaled

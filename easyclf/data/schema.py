@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
@@ -27,6 +29,8 @@ class RowSchema(NamedTuple):
     is_fixed : bool
         Whether all rows have that shape. Rows that the user's `collate_fn` pads batch by batch
         have not.
+    names : mapping of str or int to tuple of str, or None
+        The columns of each of several inputs that is a frame.
     frame_encoder : FrameEncoder or None
         How categories and gaps became numbers.
     """
@@ -34,6 +38,7 @@ class RowSchema(NamedTuple):
     shape: Shapes
     is_fixed: bool = True
     frame_encoder: FrameEncoder | None = None
+    names: Mapping[str | int, tuple[str, ...]] | None = None
 
     def refuse_other(self, schema: RowSchema, estimator_name: str) -> None:
         """Refuse rows of another shape.
@@ -41,7 +46,7 @@ class RowSchema(NamedTuple):
         Raises
         ------
         ValueError
-            If the rows of `schema` have other inputs, or another shape, than these.
+            If the rows of `schema` have other inputs, names or another shape than these.
         """
         if _input_names(schema.shape) != _input_names(self.shape):
             raise ValueError(
@@ -49,6 +54,14 @@ class RowSchema(NamedTuple):
                 f"{estimator_name} is expecting "
                 f"{_input_names(self.shape) or 'those of one array'}, as in `fit`."
             )
+        expected, given = self.names or {}, schema.names or {}
+        for name in expected.keys() & given.keys():
+            if expected[name] != given[name]:
+                raise ValueError(
+                    f"The feature names of X[{name!r}] should match those that were passed during "
+                    f"fit; got {list(given[name][:5])} where `fit` had "
+                    f"{list(expected[name][:5])}, of which the order counts too."
+                )
         if schema.is_fixed and self.is_fixed and schema.shape != self.shape:
             raise ValueError(
                 f"X has rows of shape {schema.shape}, but {estimator_name} is expecting rows of "
@@ -80,6 +93,8 @@ class ReadContext:
         That of the training; None while the rows of the training are read.
     encodes_frames : bool
         Whether categories and gaps in frames become numbers.
+    teaching_rows : ndarray of int, or None
+        The rows that medians and categories are taken from; None is all.
     """
 
     estimator: BaseEstimator
@@ -87,6 +102,7 @@ class ReadContext:
     loader_options: Mapping[str, Any]
     schema: RowSchema | None
     encodes_frames: bool
+    teaching_rows: NDArray[np.intp] | None = None
 
     @property
     def is_training(self) -> bool:

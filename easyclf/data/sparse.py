@@ -32,6 +32,10 @@ def is_sparse(X: object) -> bool:
 def read_sparse(X: CSR | Frame, context: ReadContext) -> tuple[SparseRows, RowSchema]:
     """Check a sparse matrix, array or frame of shape (n_rows, n_columns), as CSR."""
     x = context.check(X, accept_sparse="csr", allow_nd=True, ensure_all_finite=False)
+    if not x.has_canonical_format:
+        # Entries of one place are added up before their dtype changes, and never in the user's X.
+        x = x.copy()
+        x.sum_duplicates()
     check_finite_sparse(x, context.dtype)
     return SparseRows(x), RowSchema(tuple(x.shape[1:]))
 

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
 from easyclf.history import History
 from easyclf.losses import LossLike
+from easyclf.mlp import MLP
 from easyclf.modules import AdaptsToRows, ModuleLike, build_module, freeze
 from easyclf.nested import Tensors, apply, first_of
 from easyclf.optimizers import build_optimizer, continue_from
@@ -284,7 +285,11 @@ class Fitting:
         module = fitted.module
         if not isinstance(module, AdaptsToRows) or module.is_adapted:
             return
-        with fitted.source(self._train) as source:
+        input_format = fitted.input_format
+        if isinstance(module, MLP):
+            # In double precision, which not every device has: it says what it cannot hold.
+            input_format = replace(input_format.on(torch.device("cpu")), dtype=torch.float64)
+        with fitted.source(self._train, input_format) as source:
             batches = source.batches(fitted.evaluation_rows)
             module.adapt((first_of(batch.x), batch.weight) for batch in batches)
 

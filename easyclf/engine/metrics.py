@@ -42,6 +42,7 @@ class RunningMetrics:
         self._recent: list[BatchResult] = []
         self._packed: list[_PackedResults] = []
         self._losses: list[float] = []
+        self.loss_weight = 0.0
         self.n_batches = 0
 
     def add(self, result: BatchResult) -> None:
@@ -62,7 +63,8 @@ class RunningMetrics:
         rows = [row for packed in self._packed for row in packed.read()]
         self._losses = [loss for loss, _, _, _ in rows]
         # All rows may be of classes without weight: their mean loss is 0/0.
-        total = sum(loss_weight for _, loss_weight, _, _ in rows) or math.nan
+        self.loss_weight = sum(loss_weight for _, loss_weight, _, _ in rows)
+        total = self.loss_weight or math.nan
         loss = sum(loss * loss_weight for loss, loss_weight, _, _ in rows) / total
         accuracy = sum(hits for _, _, hits, _ in rows) / sum(weight for _, _, _, weight in rows)
         return {"loss": loss, "accuracy": accuracy}

@@ -164,6 +164,10 @@ class Trainer:
             finite.restore()
             # Its averages of the gradients are no longer finite either.
             state.optimizer.state.clear()
+            if not metrics.loss_weight:
+                raise ValueError(
+                    "`class_weight` leaves every row without weight; give rows of other classes."
+                )
             self._raise_diverged(metrics, lr)
         finite.take()
         logs |= self._validate()

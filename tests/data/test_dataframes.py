@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 from easyclf import Estimator
 from easyclf.data.dataframes import refuse_columns
 from easyclf.data.frame_encoder import FrameEncoder
+from easyclf.data.split import split_rows
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,10 @@ def test_a_category_that_training_never_had_is_none_of_the_others():
     frame = pd.DataFrame({"town": ["a", "b"]})
 
     assert encoded(frame, pd.DataFrame({"town": ["c"]})).tolist() == [[0, 0]]
-    assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
+    with pytest.warns(UserWarning, match=r"5 of 6 row\(s\) in column 'town' .*such as 'c'"):
+        assert encoded(frame, pd.DataFrame({"town": ["a"] + 5 * ["c"]}))[1:].sum() == 0
+    with pytest.warns(UserWarning, match="with values that `fit` has not seen"):
+        assert fit(people()).predict(people(town="elsewhere")).shape == (N,)
 
 
 def test_numbers_as_categories_are_equal_whatever_their_type():
@@ -362,3 +366,68 @@ def test_column_of_free_text_is_warned_of_by_its_name(n_rows):
 
     with pytest.warns(UserWarning, match=r"\['who'\] in which nearly every row has a text"):
         Estimator(epochs=1).fit(frame, [0, 1] * (n_rows // 2))
+
+
+ZIPS = ["1001", "2002", "3003"] * 20
+SAME_ZIPS = {
+    "int": [1001, 2002, 3003] * 20,
+    "float": [1001.0, 2002.0, 3003.0] * 20,
+    "text of floats": ["1001.0", "2002.0", "3003.0"] * 20,
+    "category": pd.Categorical([1001, 2002, 3003] * 20),
+}
+
+
+@pytest.mark.parametrize("package", [pd, pl])
+@pytest.mark.parametrize("kind", SAME_ZIPS)
+def test_numbers_that_were_text_in_fit_are_read_as_that_text(kind, package):
+    if package is pl and kind == "category":
+        pytest.skip("polars has no categories of numbers")
+    frame = package.DataFrame({"zip": ZIPS, "town": ["a", "b"] * 30})
+    other = package.DataFrame({"zip": SAME_ZIPS[kind], "town": ["a", "b"] * 30})
+
+    assert encoded(frame, other).tolist() == encoded(frame).tolist()
+
+
+def test_codes_that_are_no_numbers_stay_apart():
+    frame = pd.DataFrame({"code": ["01001", "1001", "1e3", "1000"] * 20})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 4
+
+
+def test_texts_that_are_one_number_stay_apart():
+    frame = pd.DataFrame({"version": ["1", "1.0", "2"] * 20})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 3
+
+
+def test_large_whole_numbers_stay_apart():
+    frame = pd.DataFrame({"id": pd.Categorical([2**60, 2**60 + 1] * 20)})
+
+    assert len(np.unique(encoded(frame), axis=0)) == 2
+
+
+def test_bools_that_were_text_in_fit_are_read_as_that_text():
+    frame = pd.DataFrame({"is": ["True", "False"] * 20})
+    other = pd.DataFrame({"is": [True, False] * 20})
+
+    assert encoded(frame, other).tolist() == encoded(frame).tolist()
+
+
+def test_another_type_with_unseen_values_is_warned_about_with_both_types():
+    frame = pd.DataFrame({"code": pd.Series(["01", "02", "3"] * 20, dtype=object)})
+    other = pd.DataFrame({"code": [1, 3, 3]})
+
+    with pytest.warns(UserWarning, match=r"1 of 3 .*'code' \(int64; object in `fit`\).*'1'.*give"):
+        encoded(frame, other)
+
+
+def test_rows_that_are_held_out_teach_no_medians_and_no_categories():
+    frame = people(age=np.where(np.arange(N) % 10, np.arange(N) ** 1.5, np.nan))
+    clf = Estimator(validation_split=0.5, **SETTINGS).fit(frame, LABELS)
+    train, _ = split_rows(LABELS, 0.5, SETTINGS["random_state"], np.unique(LABELS))
+
+    encoder = clf._fitted.schema.frame_encoder
+
+    expected = FrameEncoder().fit(frame.iloc[train]).transform(frame)
+    np.testing.assert_array_equal(encoder.transform(frame), expected)
+    assert not np.array_equal(FrameEncoder().fit(frame).transform(frame), expected)

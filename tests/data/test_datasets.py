@@ -110,7 +110,7 @@ def test_labels_that_a_dataset_carries_are_taken_without_reading_all_rows():
 
     dataset_labels(FirstLook(pictures, {}))
 
-    assert pictures.reads < 10
+    assert pictures.reads < 30
 
 
 def test_labels_that_the_items_yield_win_over_those_that_the_dataset_carries():

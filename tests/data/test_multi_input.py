@@ -190,3 +190,21 @@ def test_integers_that_are_not_looked_up_are_numbers():
 def test_a_list_of_inputs_is_refused_with_the_way_out():
     with pytest.raises(ValueError, match=r"list of 2 arrays of shapes.*as a tuple or a dict"):
         fit([PICTURES, TOKENS[:, None]])
+
+
+def test_the_columns_of_several_frames_keep_their_order():
+    a, b = pd.DataFrame({"p": range(8), "q": range(8)}), np.zeros((8, 1))
+    clf = Estimator(SideBySide(), epochs=1).fit({"a": a, "b": b}, [0, 1] * 4)
+
+    clf.predict({"a": a.to_numpy(), "b": b})
+    with pytest.raises(ValueError, match=r"names of X\['a'\] should match.*\['q', 'p'\]"):
+        clf.predict({"a": a[["q", "p"]], "b": b})
+
+
+class SideBySide(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+
+    def forward(self, a, b):
+        return self.layer(torch.cat([a, b], 1))

@@ -67,3 +67,22 @@ def test_rows_become_dense_only_a_batch_at_a_time(monkeypatch):
     Estimator(nn.Linear(4, 2), epochs=1, batch_size=50).fit(X, np.arange(300) % 2)
 
     assert max(made_dense) == 50
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float64])
+def test_entries_of_one_place_are_added_up_in_fit_and_in_prediction(dtype):
+    """In the dtype in which they came, and in a matrix of its own."""
+    X = sp.csr_array((np.ones(3, dtype), [0, 0, 1], [0, 2, 3]), shape=(2, 2))
+    seen = []
+
+    class Seeing(nn.Linear):
+        def forward(self, x):
+            seen.append(x.detach().max().item())
+            return super().forward(x)
+
+    clf = Estimator(Seeing(2, 2), epochs=1, compile=False).fit(X, [0, 1])
+    clf.predict(X)
+
+    expected = 1.0 if dtype is bool else 2.0
+    assert set(seen) == {expected}
+    assert X.nnz == 3
