@@ -216,15 +216,7 @@ class Fitting:
         return fitted
 
     def _place_rows(self) -> tuple[InputFormat, Tensors]:
-        """The first rows, on the device, and the format that probing begins with.
-
-        Returns
-        -------
-        input_format : InputFormat
-            With the user's `preprocess` and `augment`.
-        rows : Tensors of shape (n_probed, ...)
-            In the dtype in which they were given.
-        """
+        """The format that probing begins with, and the first rows, of shape (n_probed, ...)."""
         input_format = InputFormat.of_transforms(
             self._device,
             self._precision.dtype,
