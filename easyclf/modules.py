@@ -306,12 +306,15 @@ _DRAW_NOTHING = frozenset(
 )
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+
+
 def draws_nothing(module: nn.Module) -> bool:
     """Tell whether a module is known to draw no random numbers in evaluation mode."""
     return all(
         type(part) in _DRAW_NOTHING
         and "forward" not in vars(part)
         # Without these private names of torch nothing is known.
-        and not (getattr(part, "_forward_hooks", 1) or getattr(part, "_forward_pre_hooks", 1))
+        and not any(vars(part).get(hooks, True) for hooks in _HOOKS)
         for part in module.modules()
     )

@@ -13,6 +13,7 @@ import builtins
 import dis
 import enum
 import functools
+import gc
 import sys
 import types
 import weakref
@@ -435,6 +436,9 @@ def check_unhooked(module: nn.Module) -> None:
 
 def _is_node_held(weight: torch.Tensor) -> bool:
     """Whether anybody but the weight knows the node that its gradients come to."""
+    if _n_holders(weight) <= _FEWEST_HOLDERS:
+        return False
+    gc.collect()  # what is no longer in use may hold it
     return _n_holders(weight) > _FEWEST_HOLDERS
 
 

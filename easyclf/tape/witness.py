@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import gc
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -48,16 +49,22 @@ class Witness:
         self.names: set[str] = set()
         self.reads_anything = False
         self._homes: dict[int, CodeHome] = {}
+        self._collects = False
         self._reason = ""
 
     def __enter__(self) -> Self:
         if sys.getprofile() is not None:
             raise NotRecordable("a profiler watches what runs")
+        # Finalizers and callbacks of the garbage collector would run between: not the function's.
+        self._collects = gc.isenabled()
+        gc.disable()
         sys.setprofile(self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
         sys.setprofile(None)
+        if self._collects:
+            gc.enable()
 
     def check(self) -> None:
         """Refuse what did more than compute.
