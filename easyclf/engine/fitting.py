@@ -297,9 +297,7 @@ class Fitting:
             seed=settings.seed,
             # A difference that a tape makes is mended by another fit over the same rows.
             uses_tapes=uses_tapes and self._train.can_repeat,
-            runs_user_code=self._train.runs_user_code
-            or settings.augment is not None
-            or settings.preprocess is not None,
+            runs_user_code=self._runs_user_code(),
         )
 
     def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:
@@ -318,6 +316,16 @@ class Fitting:
         if settings.compile is True:
             state.forward = torch.compile(fitted.module)
         return state
+
+    def _runs_user_code(self) -> bool:
+        """Whether code of users makes batches, of the training or of the validation."""
+        settings = self._settings
+        return (
+            self._train.runs_user_code
+            or (self._valid is not None and self._valid.runs_user_code)
+            or settings.augment is not None
+            or settings.preprocess is not None
+        )
 
     def _batch_size(self) -> int:
         return self._train.training_batch_size(self._settings.batch_size)

