@@ -134,15 +134,7 @@ class Fitting:
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
         """Put everything together and train.
 
-        Parameters
-        ----------
-        callbacks : sequence of Callback
-            Their hooks are called in this order.
-
-        Returns
-        -------
-        fitted : Fitted
-            What was learned.
+        The hooks of the callbacks are called in their order.
 
         Raises
         ------

@@ -45,7 +45,7 @@ def known(name):
     return pytest.param(name, marks=marks)
 
 
-@pytest.mark.parametrize("name", map(known, HONEST))
+@pytest.mark.parametrize("name", [known(name) for name in HONEST])
 def test_an_honest_program_is_played_from_a_tape(name):
     log = assert_the_same(HONEST[name])
 
