@@ -132,9 +132,7 @@ class Fitting:
         self.fitted: Fitted | None = None
 
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
-        """Put everything together and train.
-
-        The hooks of the callbacks are called in their order.
+        """Put everything together and train; hooks are called in the order of the callbacks.
 
         Raises
         ------
@@ -160,6 +158,8 @@ class Fitting:
                 UserWarning,
                 stacklevel=4,
             )
+            # An interruption before training begins anew leaves nothing of this.
+            self.fitted = None
         return self._run(callbacks, uses_tapes=False)
 
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
@@ -288,7 +288,9 @@ class Fitting:
             is_shuffled=settings.shuffle,
             seed=settings.seed,
             # A difference that a tape makes is mended by another fit over the same rows.
-            uses_tapes=uses_tapes and self._train.can_repeat,
+            uses_tapes=uses_tapes
+            and self._train.can_repeat
+            and (self._valid is None or self._valid.can_repeat),
             runs_user_code=self._runs_user_code(),
         )
 

@@ -216,6 +216,8 @@ def test_a_stream_that_can_be_read_once_is_never_taped(monkeypatch, blobs, netwo
     clf.fit(Once(), epochs=1)
 
     assert not taped
-    X, y = blobs
-    clf.fit(np.tile(X, (30, 1)), np.tile(y, 30), epochs=1)
+    X, y = np.tile(blobs[0], (30, 1)), np.tile(blobs[1], 30)
+    clf.fit(X, y, epochs=1, validation_data=Once())
+    assert not taped
+    clf.fit(X, y, epochs=1)
     assert taped
