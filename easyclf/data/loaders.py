@@ -86,10 +86,6 @@ def read_loader(X: DataLoader[Any], context: ReadContext) -> tuple[LoaderRows, R
 class LoaderRows(UnpickableRows):
     """Rows of a DataLoader of the user's."""
 
-    @property
-    def can_repeat(self) -> bool:
-        return not self.look.may_be_read_once
-
     def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
         return dataset_labels(self.look) if needs_all else carried_labels(self.look)
 

@@ -63,6 +63,10 @@ class UnpickableRows(LoadedRows):
     can_be_split: ClassVar[bool] = False
 
     @property
+    def can_repeat(self) -> bool:
+        return not self.look.may_be_read_once
+
+    @property
     def n_rows(self) -> int | None:
         if self.n_read is not None:
             return self.n_read

@@ -34,10 +34,6 @@ def read_stream(X: DatasetLike, context: ReadContext) -> tuple[StreamRows, RowSc
 class StreamRows(UnpickableRows):
     """Rows of a stream."""
 
-    @property
-    def can_repeat(self) -> bool:
-        return not self.look.may_be_read_once
-
     def own_labels(self, *, needs_all: bool) -> OwnLabels | None:
         return dataset_labels(self.look) if needs_all else None
 
