@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -119,13 +119,23 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True
-    norms = _norms(floating)
-    if len({norm.device for norm in norms}) > 1:
-        norms = [norm.to(norms[0].device) for norm in norms]
-    # The norm of huge numbers overflows before they do.
-    return math.isfinite(torch.stack(norms).sum().item()) or all(
+    sums = _sums(floating)
+    # The sum of huge numbers overflows before they do.
+    return all(map(math.isfinite, sums)) or all(
         bool(tensor.isfinite().all()) for tensor in floating
     )
+
+
+def _sums(tensors: list[torch.Tensor]) -> Iterator[float]:
+    """The sum of each tensor, or another number that is finite only if theirs are."""
+    if all(tensor.is_cpu for tensor in tensors):
+        for tensor in tensors:
+            yield tensor.sum().item()
+    else:
+        norms = _norms(tensors)
+        if len({norm.device for norm in norms}) > 1:
+            norms = [norm.to(norms[0].device) for norm in norms]
+        yield torch.stack(norms).sum().item()
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

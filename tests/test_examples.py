@@ -29,6 +29,8 @@ EXAMPLES = {
 
 def run(name, options, folder):
     environment = {**os.environ, "MPLBACKEND": "Agg", "EASYCLF_DATA": str(DATA)}
+    # The processes of the tests share the cores: more threads would wait for one another.
+    environment["OMP_NUM_THREADS"] = "1"
     return subprocess.run(
         [sys.executable, "-W", "error", ROOT / "examples" / f"{name}.py", *options],
         cwd=folder,
