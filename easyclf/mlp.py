@@ -165,10 +165,18 @@ class MLP(nn.Module):
         return {**of_rows, **self._columns._asdict()}
 
     def take_statistics(self, statistics: Mapping[str, torch.Tensor]) -> None:
-        """Take what `statistics` gave, of shape (n_features,) or (), beside its buffers.
+        """Take what rows have said of the columns, beside the buffers of a `state_dict`.
 
-        Where there is nothing, the buffers say what they can: rows that come later change the
-        columns as they do after a few.
+        Parameters
+        ----------
+        statistics : mapping of str to Tensor of shape (n_features,) or ()
+            What `statistics` gave. {} takes from the buffers what they say: rows that come later
+            change the columns as they do after a few.
+
+        Raises
+        ------
+        ValueError
+            If they are those of another number of columns.
         """
         if not statistics:
             scale = 1 / self.inverse_scale.double().cpu()

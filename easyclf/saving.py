@@ -172,7 +172,7 @@ class Savable:
         _check_given(stored["lost"], {"module": module, **parameters}, cls.__name__)
         estimator = cls(**{**stored["parameters"], **parameters})
         settings = estimator._settings()
-        if "module" not in cls._parameter_names():  # type: ignore[attr-defined]
+        if "module" not in estimator.get_params(deep=False):  # type: ignore[attr-defined]
             # The constructor of a subclass has made it.
             module = settings["module"] if module is None else module
         settings["module_keywords"] = forwarded(parameters, "module")

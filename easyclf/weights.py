@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import pickle
 import warnings
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -67,9 +66,12 @@ def read_weights(path: PathLike) -> dict[str, torch.Tensor]:
         if beginning != _MAGIC_OF_ZIP and beginning[:1] != _MAGIC_OF_PICKLE:
             return read_tensors(file, size)[0]
         try:
-            # It takes tensors and containers, and nothing that would be executed.
-            state = torch.load(file, map_location=HOST, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as error:
+            with warnings.catch_warnings():
+                # Of protocols of pickle that it may not know in full.
+                warnings.simplefilter("ignore")
+                # It takes tensors and containers, and executes nothing.
+                state = torch.load(file, map_location=HOST, weights_only=True)
+        except Exception as error:  # whatever a damaged file makes it raise
             raise InvalidFile(
                 "it is no safetensors file, and no state dict that `torch.load` reads with "
                 "weights_only=True; a file that `Estimator.save` has written is read by "
@@ -113,7 +115,8 @@ class Differences(NamedTuple):
         left, lines = list(self.missing), []
         for name in self.unexpected:
             near = difflib.get_close_matches(name, left, n=1, cutoff=_NEAR)
-            lines.append(f"`{name}` is not in the module{f', which has `{near[0]}`' * bool(near)}")
+            has = f", which has `{near[0]}`" if near else ""
+            lines.append(f"`{name}` is not in the module{has}")
             left = [other for other in left if other not in near]
         lines += [f"`{name}` is not among them" for name in left]
         lines += [line for _, line in self.shapes]
