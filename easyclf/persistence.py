@@ -1,24 +1,25 @@
 """Files of easyclf: a ZIP of JSON documents and safetensors, written whole or not at all.
 
-All members are stored without compression, one behind the other, and the structure of the ZIP
-follows from their names, sizes and checksums: so a file takes no more memory than its size, and a
-file with one byte that `write_archive` would have written otherwise is refused.
+All members are stored without compression, so a file takes no more memory than twice its size. The
+comment of the ZIP, its last bytes, is the SHA-256 of all bytes before it: who changes one of them
+is noticed, unless they mean to be believed; what they can do then is said in `read_archive`.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import platform
 import re
 import secrets
 import stat
 import struct
-import zlib
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version as installed_version
-from io import BufferedReader, BufferedWriter
+from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from typing import NamedTuple, NoReturn, TypeAlias
 
@@ -26,7 +27,7 @@ import torch
 
 from easyclf.documents import JSON, MOST_BYTES, read_document, write_document
 from easyclf.exceptions import InvalidFile
-from easyclf.safetensors import read_exactly, read_tensors, write_tensors
+from easyclf.safetensors import read_tensors, write_tensors
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -35,16 +36,14 @@ _ABOUT = "about.json"
 _FORMAT = "easyclf"
 _DOCUMENT, _TENSORS = ".json", ".safetensors"
 _MEMBER_NAME = re.compile(r"[a-z0-9_-]{1,100}\.(json|safetensors)")
-_MOST_MEMBERS = 1000
-# APPNOTE.TXT of PKWARE, 4.3: signatures, and the fields that never change. All sizes stand in the
-# fields of ZIP64, also small ones; dates are the first that there is.
-_NEEDED_VERSION, _FIRST_DATE, _IN_ZIP64 = 45, 0x21, 0xFFFFFFFF
-_LOCAL = struct.Struct("<4s5H3I2H")
-_LOCAL_SIZES = struct.Struct("<2H2Q")
-_CENTRAL = struct.Struct("<4s6H3I5H2I")
-_CENTRAL_SIZES = struct.Struct("<2H3Q")
-_END = struct.Struct("<4sQ2H2I4Q 4sIQI 4s4H2IH")
-_END_SIZE = 44  # of its first record, without the first two fields
+# The first day that a ZIP can name: the same content gives the same bytes.
+_FIRST_DAY = (1980, 1, 1, 0, 0, 0)
+# The last record of a ZIP (APPNOTE.TXT of PKWARE, 4.3.16), and the digest that is its comment.
+_END = struct.Struct("<4s8xI4xH")
+_DIGEST_SIZE = 64
+# Bytes of the list of members, so many that nobody needs more: it is read before it is checked.
+_LONGEST_LIST = 2**18
+_CHUNK = 2**20
 # How files of other kinds begin.
 _BEGINNINGS = (
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
@@ -76,46 +75,6 @@ class Archive(NamedTuple):
     written_by: dict[str, JSON]
     documents: dict[str, JSON]
     tensors: dict[str, dict[str, torch.Tensor]]
-
-
-class _Member(NamedTuple):
-    """A member of a ZIP; `offset` is where its local header begins."""
-
-    name: str
-    checksum: int
-    size: int
-    offset: int
-
-    @property
-    def local_header(self) -> bytes:
-        return (
-            _LOCAL.pack(
-                b"PK\x03\x04",
-                *(_NEEDED_VERSION, 0, 0, 0, _FIRST_DATE),
-                *(self.checksum, _IN_ZIP64, _IN_ZIP64),
-                *(len(self.name), _LOCAL_SIZES.size),
-            )
-            + self.name.encode("ascii")
-            + _LOCAL_SIZES.pack(1, 16, self.size, self.size)
-        )
-
-    @property
-    def central_header(self) -> bytes:
-        return (
-            _CENTRAL.pack(
-                b"PK\x01\x02",
-                *(_NEEDED_VERSION, _NEEDED_VERSION, 0, 0, 0, _FIRST_DATE),
-                *(self.checksum, _IN_ZIP64, _IN_ZIP64),
-                *(len(self.name), _CENTRAL_SIZES.size, 0, 0, 0),
-                *(0, _IN_ZIP64),
-            )
-            + self.name.encode("ascii")
-            + _CENTRAL_SIZES.pack(1, 24, self.size, self.size, self.offset)
-        )
-
-    @property
-    def end(self) -> int:
-        return self.offset + len(self.local_header) + self.size
 
 
 def write_archive(
@@ -157,16 +116,15 @@ def write_archive(
     texts = {_ABOUT: write_document(about)}
     texts |= {name + _DOCUMENT: write_document(text) for name, text in documents.items()}
     with replacing(path) as file:
-        members: list[_Member] = []
-        for name, text in texts.items():
-            with _writing(file, name, members) as sink:
-                sink.write(text)
-        for name, group in tensors.items():
-            with _writing(file, name + _TENSORS, members) as sink:
-                write_tensors(sink, group)
-        directory = b"".join(member.central_header for member in members)
-        file.write(directory)
-        file.write(_end(len(members), len(directory), file.tell()))
+        with zipfile.ZipFile(file, "w") as opened:
+            for name, text in texts.items():
+                _write_member(opened, name, text)
+            for name, group in tensors.items():
+                _write_member(opened, name + _TENSORS, write_tensors(group))
+            opened.comment = bytes(_DIGEST_SIZE)
+        digest = _digest(file, file.tell() - _DIGEST_SIZE)
+        file.seek(-_DIGEST_SIZE, os.SEEK_END)
+        file.write(digest)
 
 
 def read_archive(path: PathLike, *, kind: str, version: int) -> Archive:
@@ -175,7 +133,7 @@ def read_archive(path: PathLike, *, kind: str, version: int) -> Archive:
     Parameters
     ----------
     path : str or path-like
-        The file. No more memory than its size, and 200 MB, is used.
+        The file. No more memory than twice its size, and 200 MB, is used.
     kind : str
         What it has to hold.
     version : int
@@ -184,7 +142,8 @@ def read_archive(path: PathLike, *, kind: str, version: int) -> Archive:
     Returns
     -------
     archive : Archive
-        The content, every byte of which has been checked.
+        The content: numbers and texts, every byte of which is as it was written, or was made to
+        look so.
 
     Raises
     ------
@@ -193,24 +152,22 @@ def read_archive(path: PathLike, *, kind: str, version: int) -> Archive:
     InvalidFile
         If it is of another kind, damaged, too large or newer; the message has the path.
     """
-    with reading(path) as (file, size):
-        members = _read_directory(file, size)
-        if members[0].name != _ABOUT:
-            raise InvalidFile("it is a ZIP that easyclf has not written")
-        version_there, written_by = _read_about(_read_document(file, members[0]), kind, version)
+    with reading(path) as (file, size), _opened(file, size) as opened:
+        members = _members(opened, size)
+        version_there, written_by = _read_about(_read_document(opened, members[0]), kind, version)
         documents, tensors = {}, {}
         for member in members[1:]:
-            name, _, _ = member.name.rpartition(".")
-            if member.name.endswith(_DOCUMENT):
-                documents[name] = _read_document(file, member)
+            name, _, _ = member.filename.rpartition(".")
+            if member.filename.endswith(_DOCUMENT):
+                documents[name] = _read_document(opened, member)
             else:
-                with _reading_member(file, member) as stream:
-                    tensors[name], _ = read_tensors(stream, member.size)
+                with _naming(member):
+                    tensors[name], _ = read_tensors(opened.read(member))
         return Archive(version_there, written_by, documents, tensors)
 
 
 @contextmanager
-def replacing(path: PathLike) -> Iterator[BufferedWriter]:
+def replacing(path: PathLike) -> Iterator[BufferedRandom]:
     """Open a new file, which takes the place of `path` when the block has ended well.
 
     If it fails, or is interrupted, what was at `path` is left as it was, and nothing else.
@@ -224,7 +181,7 @@ def replacing(path: PathLike) -> Iterator[BufferedWriter]:
     # Beside the target: a file can only be renamed within a file system.
     temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
+        with temporary.open("x+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -298,127 +255,80 @@ def naming(path: PathLike) -> Iterator[None]:
         raise InvalidFile(f"{str(path)!r} cannot be read: {error}.") from error.__cause__
 
 
-class _Written:
-    """Bytes on their way to a file: how many they are, and their CRC-32."""
-
-    def __init__(self, file: BufferedWriter) -> None:
-        self._file = file
-        self.checksum, self.size = 0, 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._file.write(data)
-        self.checksum = zlib.crc32(data, self.checksum)
-        self.size += len(data)
-
-
-class _Read:
-    """The next bytes of a file: how many are left, and the CRC-32 of those that were read."""
-
-    def __init__(self, file: BufferedReader, size: int) -> None:
-        self._file = file
-        self.checksum, self.left = 0, size
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:
-        view = memoryview(buffer)[: self.left]
-        n_read = self._file.readinto(view)
-        self.checksum = zlib.crc32(view[:n_read], self.checksum)
-        self.left -= n_read
-        return n_read
-
-
-@contextmanager
-def _writing(file: BufferedWriter, name: str, members: list[_Member]) -> Iterator[_Written]:
-    """Write a member, whose checksum and size are known when the block has ended."""
-    if not _MEMBER_NAME.fullmatch(name) or any(name == member.name for member in members):
+def _write_member(opened: zipfile.ZipFile, name: str, data: bytes) -> None:
+    if not _MEMBER_NAME.fullmatch(name) or name in opened.namelist():
         raise ValueError(f"{name!r} cannot be the name of a part of a file, or is one already.")
-    begun = _Member(name, 0, 0, file.tell())
-    file.write(begun.local_header)
-    sink = _Written(file)
-    yield sink
-    member = begun._replace(checksum=sink.checksum, size=sink.size)
-    file.seek(member.offset)
-    file.write(member.local_header)
-    file.seek(member.end)
-    members.append(member)
+    opened.writestr(zipfile.ZipInfo(name, _FIRST_DAY), data)
+
+
+def _digest(file: BufferedReader | BufferedRandom, size: int) -> bytes:
+    """The SHA-256 of the first bytes of a file, in hexadecimal digits."""
+    sha = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (data := file.read(min(size, _CHUNK))):
+        sha.update(data)
+        size -= len(data)
+    return sha.hexdigest().encode("ascii")
 
 
 @contextmanager
-def _reading_member(file: BufferedReader, member: _Member) -> Iterator[_Read]:
-    """Read a member, whose checksum is compared when the block has ended."""
-    header = member.local_header
-    file.seek(member.offset)
-    if read_exactly(file, len(header)) != header:
-        raise InvalidFile(f"its part {member.name} does not begin as it should")
-    stream = _Read(file, member.size)
-    try:
-        yield stream
-    except InvalidFile as error:
-        raise InvalidFile(f"in its part {member.name}, {error}") from error
-    if stream.left or stream.checksum != member.checksum:
-        raise InvalidFile(f"its part {member.name} is damaged: its checksum differs")
+def _opened(file: BufferedReader, size: int) -> Iterator[zipfile.ZipFile]:
+    """Open the ZIP that a file is, after its digest has been compared.
 
-
-def _read_document(file: BufferedReader, member: _Member) -> JSON:
-    if member.size > MOST_BYTES:
-        raise InvalidFile(f"its part {member.name} is too large")
-    with _reading_member(file, member) as stream:
-        data = bytes(read_exactly(stream, member.size))
-    return read_document(data)
-
-
-def _end(n_members: int, size: int, end: int) -> bytes:
-    """The last bytes of a file whose directory, of `size` bytes, ends at `end`."""
-    return _END.pack(
-        *(b"PK\x06\x06", _END_SIZE, _NEEDED_VERSION, _NEEDED_VERSION, 0, 0),
-        *(n_members, n_members, size, end - size),
-        *(b"PK\x06\x07", 0, end, 1),
-        *(b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, _IN_ZIP64, _IN_ZIP64, 0),
-    )
-
-
-def _read_directory(file: BufferedReader, size: int) -> list[_Member]:
-    """Read what the ZIP holds, and check that it holds nothing else, of a file of `size` bytes."""
+    Whatever `zipfile` has to say of a damaged one becomes an `InvalidFile`.
+    """
     _check_beginning(file)
-    if size < _END.size:
-        raise InvalidFile("it ends too early")
-    file.seek(size - _END.size)
-    end = read_exactly(file, _END.size)
-    n_members, directory_size = _END.unpack(end)[7:9]
-    is_possible = 0 < n_members <= _MOST_MEMBERS and directory_size <= min(
-        _MOST_MEMBERS * 200, size - _END.size
-    )
-    if not is_possible or end != _end(n_members, directory_size, size - _END.size):
+    file.seek(max(0, size - _END.size - _DIGEST_SIZE))
+    end = file.read(_END.size)
+    signature, list_size, comment_size = _END.unpack(end) if len(end) == _END.size else (b"", 0, 0)
+    if signature != b"PK\x05\x06" or comment_size != _DIGEST_SIZE or list_size > _LONGEST_LIST:
         raise InvalidFile("it ends too early, or is a ZIP that easyclf has not written")
-    file.seek(size - _END.size - directory_size)
-    directory = bytes(read_exactly(file, directory_size))
-    members: list[_Member] = []
-    for _ in range(n_members):
-        member = _read_member(directory, members[-1].end if members else 0)
-        if any(member.name == earlier.name for earlier in members):
-            raise InvalidFile(f"it has two parts named {member.name}")
-        directory = directory.removeprefix(member.central_header)
-        members.append(member)
-    if directory or members[-1].end != size - _END.size - directory_size:
-        raise InvalidFile("its parts do not lie one behind the other")
+    if _digest(file, size - _DIGEST_SIZE) != file.read():
+        raise InvalidFile("it is damaged: its checksum differs")
+    try:
+        with zipfile.ZipFile(file) as opened:
+            yield opened
+    except (InvalidFile, OSError):
+        raise
+    except Exception as error:  # it lets what it reads raise anything
+        raise InvalidFile("it is a ZIP that easyclf has not written") from error
+
+
+def _members(opened: zipfile.ZipFile, size: int) -> list[zipfile.ZipInfo]:
+    """The members of a ZIP of `size` bytes, if it can hold them as it says."""
+    members = opened.infolist()
+    names = [member.filename for member in members]
+    if not names or names[0] != _ABOUT:
+        raise InvalidFile("it is a ZIP that easyclf has not written")
+    for name in names:
+        if not _MEMBER_NAME.fullmatch(name):
+            raise InvalidFile(f"it has a part with the name {name[:100]!r}")
+        if names.count(name) > 1:
+            raise InvalidFile(f"it has two parts named {name}")
+    is_stored = all(
+        member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        for member in members
+    )
+    is_inside = all(0 <= member.header_offset < size for member in members)
+    if not (is_stored and is_inside) or sum(member.file_size for member in members) > size:
+        raise InvalidFile("its parts are compressed, or not all inside the file")
     return members
 
 
-def _read_member(directory: bytes, offset: int) -> _Member:
-    """Read the first member of a directory, which is to lie at `offset`."""
-    if len(directory) < _CENTRAL.size:
-        raise InvalidFile("its directory ends too early")
-    fields = _CENTRAL.unpack_from(directory)
-    checksum, length = fields[7], fields[10]
-    name = directory[_CENTRAL.size : _CENTRAL.size + length].decode("latin-1")
-    if not _MEMBER_NAME.fullmatch(name):
-        raise InvalidFile(f"it has a part with the name {name[:100]!r}")
-    sizes = directory[_CENTRAL.size + length :][: _CENTRAL_SIZES.size]
-    if len(sizes) < _CENTRAL_SIZES.size:
-        raise InvalidFile("its directory ends too early")
-    member = _Member(name, checksum, _CENTRAL_SIZES.unpack(sizes)[2], offset)
-    if not directory.startswith(member.central_header):
-        raise InvalidFile(f"its directory describes {name} in a way that easyclf does not write")
-    return member
+def _read_document(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> JSON:
+    with _naming(member):
+        if member.file_size > MOST_BYTES:
+            raise InvalidFile("a document is too large")
+        return read_document(opened.read(member))
+
+
+@contextmanager
+def _naming(member: zipfile.ZipInfo) -> Iterator[None]:
+    """Have errors say which member they are about."""
+    try:
+        yield
+    except InvalidFile as error:
+        raise InvalidFile(f"in its part {member.filename}, {error}") from error
 
 
 def _read_about(about: JSON, kind: str, version: int) -> tuple[int, dict[str, JSON]]:

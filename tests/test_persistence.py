@@ -1,9 +1,10 @@
 """Files are written whole or not at all, and read only if each byte is as it was written."""
 
 import errno
-import io
+import hashlib
 import os
 import pickle
+import random
 import shutil
 import stat
 import subprocess
@@ -11,12 +12,12 @@ import threading
 import tracemalloc
 import zipfile
 import zlib
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
 
-from easyclf import persistence
 from easyclf.exceptions import InvalidFile
 from easyclf.persistence import check_target, read_archive, replacing, write_archive
 
@@ -215,43 +216,80 @@ def test_every_file_that_was_cut_or_grew_is_refused(path, tmp_path):
             read_archive(damaged, **KIND)
 
 
-def test_bombs_are_refused_in_little_memory(tmp_path):
-    path = tmp_path / "bomb"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("about.json", b"0" * 10**8)
-    many = [persistence._Member(f"{n}.json", 0, 0, 0).central_header for n in range(10**5)]
-    directory = b"".join(many)
-    beyond = persistence._end(1000, len(directory), len(directory) + 4)
-    (tmp_path / "many").write_bytes(b"PK\x03\x04" + directory + beyond)
+def rewrite(path, parts, **settings):
+    """Write a ZIP that a thoughtful attacker made: its checksums are right."""
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, data in parts:
+            opened.writestr(name, data, **settings)
+        opened.comment = bytes(64)
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+
+
+def parts(path):
+    with zipfile.ZipFile(path) as opened:
+        return [(name, opened.read(name)) for name in opened.namelist()]
+
+
+def test_bombs_are_refused_in_little_memory(path):
+    bombs = {
+        "compressed": {"compress_type": zipfile.ZIP_DEFLATED},
+        "stored": {"compress_type": zipfile.ZIP_STORED},
+    }
+    for name, settings in bombs.items():
+        rewrite(path.with_name(name), [*parts(path), ("b.json", b"0" * 2**25)], **settings)
+    rewrite(path.with_name("many"), [(f"{n}.json", b"0") for n in range(20_000)])
 
     tracemalloc.start()
     try:
-        for name in ("bomb", "many"):
-            with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
-                read_archive(tmp_path / name, **KIND)
-        assert tracemalloc.get_traced_memory()[1] < 2e6
+        for name, words in {
+            "compressed": "its parts are compressed",
+            "stored": "in its part b.json, a document is too large",
+            "many": "a ZIP that easyclf has not written",
+        }.items():
+            with pytest.raises(InvalidFile, match=words):
+                read_archive(path.with_name(name), **KIND)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
     finally:
         tracemalloc.stop()
 
 
-def test_parts_that_lie_about_their_sizes_are_refused(path):
-    data = path.read_bytes()
-    member = members(data)[-1]
-    larger = member._replace(size=member.size + 2**40)
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        (("../x.json", b"1"), r"a part with the name '\.\./x\.json'"),
+        (("x.py", b"1"), "a part with the name 'x.py'"),
+        (("facts.json", b"1"), "two parts named facts.json"),
+        (("x.json", b"{"), "in its part x.json, a JSON document is damaged"),
+        (("x.safetensors", b"1"), "in its part x.safetensors, it has no header"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_parts_that_nobody_writes_are_refused(path, added, words):
+    rewrite(path, [*parts(path), added])
 
-    path.write_bytes(data.replace(member.central_header, larger.central_header))
-
-    with pytest.raises(InvalidFile, match="one behind the other"):
+    with pytest.raises(InvalidFile, match=words):
         read_archive(path, **KIND)
 
 
-def members(data):
-    offset, found = 0, []
-    with zipfile.ZipFile(io.BytesIO(data)) as opened:
-        for info in opened.infolist():
-            found.append(persistence._Member(info.filename, info.CRC, info.file_size, offset))
-            offset = found[-1].end
-    return found
+def test_a_zip_without_its_first_part_is_refused(path):
+    rewrite(path, parts(path)[1:])
+
+    with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+        read_archive(path, **KIND)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_zip_with_a_right_checksum_is_refused_or_read(path, seed):
+    """Whoever can write a checksum gets texts and numbers read, and no error but the one."""
+    data, rng = path.read_bytes()[:-64], random.Random(seed)
+    for _ in range(20):
+        changed = bytearray(data)
+        for position in rng.choices(range(len(data)), k=rng.randint(1, 4)):
+            changed[position] = rng.randrange(256)
+        path.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
+        with suppress(InvalidFile):
+            read_archive(path, **KIND)
 
 
 def test_a_newer_format_says_so(path):
