@@ -47,7 +47,7 @@ def write_weights(path: PathLike, module: nn.Module) -> None:
     """Write the weights and buffers of a module to a safetensors file."""
     tensors = weights_of(module)
     with replacing(path) as file:
-        write_tensors(file, tensors, {"format": "pt"})
+        file.write(write_tensors(tensors, {"format": "pt"}))
 
 
 def read_weights(path: PathLike) -> dict[str, torch.Tensor]:
@@ -60,11 +60,11 @@ def read_weights(path: PathLike) -> dict[str, torch.Tensor]:
     InvalidFile
         If it is another kind of file, or damaged.
     """
-    with reading(path) as (file, size):
+    with reading(path) as (file, _):
         beginning = file.read(4)
         file.seek(0)
         if beginning != _MAGIC_OF_ZIP and beginning[:1] != _MAGIC_OF_PICKLE:
-            return read_tensors(file, size)[0]
+            return read_tensors(file.read())[0]
         try:
             with warnings.catch_warnings():
                 # Of protocols of pickle that it may not know in full.

@@ -5,6 +5,7 @@ file, and fails where anything but an error of easyclf's own comes of a file.
 """
 
 import collections
+import hashlib
 import io
 import json
 import random
@@ -14,7 +15,6 @@ import sys
 import tempfile
 import warnings
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,6 @@ from torch import nn
 
 import saved_modules
 from easyclf import Estimator, InvalidFile
-from easyclf.persistence import _end, _Member
 
 # Memory beyond what the process has when it begins, and seconds for a file.
 MEMORY, SECONDS = 400 * 2**20, 20
@@ -57,17 +56,19 @@ def good_files(folder):
         yield (folder / f"{number}.easyclf").read_bytes()
 
 
-def with_parts(parts):
+def signed(data):
+    """Bytes with a comment of a ZIP that is their right digest."""
+    return data[:-64] + hashlib.sha256(data[:-64]).hexdigest().encode()
+
+
+def with_parts(parts, compression=zipfile.ZIP_STORED):
     """A file with these parts, whose checksums are right."""
-    file, members = io.BytesIO(), []
-    for name, data in parts:
-        member = _Member(name, zlib.crc32(data), len(data), file.tell())
-        file.write(member.local_header + data)
-        members.append(member)
-    directory = b"".join(member.central_header for member in members)
-    file.write(directory)
-    file.write(_end(len(members), len(directory), file.tell()))
-    return file.getvalue()
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as opened:
+        for name, data in parts:
+            opened.writestr(name, data)
+        opened.comment = bytes(64)
+    return signed(file.getvalue())
 
 
 def parts_of(data):
@@ -187,16 +188,17 @@ def rezipped(data, rng):
     if how == 3:
         name = rng.choice(["../x.json", "/etc/passwd.json", "x.pkl", "A.json", "a" * 101 + ".json"])
         return with_parts([*parts, (name, b"{}")])
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", rng.choice([0, 8])) as opened:
-        opened.comment = rng.choice([b"", b"comment"])
-        for name, content in parts:
-            opened.writestr(name, content)
-    return file.getvalue()
+    return with_parts(parts, zipfile.ZIP_DEFLATED)
+
+
+def disguised(mutate):
+    """Damage the bytes of the ZIP itself, and make the digest right."""
+    return lambda data, rng: signed(mutate(data, rng))
 
 
 MUTATIONS = [
     *(flipped, cut, spliced, inside(flipped), inside(cut), inside(spliced)),
+    *(disguised(flipped), disguised(flipped), disguised(cut), disguised(spliced)),
     *(rewritten, rewritten, rewritten, rewritten, reshaped, reshaped, rezipped),
 ]
 
