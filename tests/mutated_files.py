@@ -229,7 +229,7 @@ def try_to_load(path, counts, rng):
             clf.set_params(epochs=1, device="cpu", compile=False, verbose=0)
             clf.partial_fit(X, clf.classes_[np.arange(12) % len(clf.classes_)])
     except Exception:
-        counts["loaded, but of no use"] += 1
+        counts["useless"] += 1
 
 
 def main(count, seed):
