@@ -5,6 +5,7 @@ file, and fails where anything but an error of easyclf's own comes of a file.
 """
 
 import collections
+import copy
 import hashlib
 import io
 import json
@@ -131,7 +132,7 @@ def rewritten(data, rng):
         container, key = rng.choice(list(nodes(document)))
         how = rng.random()
         if how < 0.6:
-            container[key] = rng.choice(VALUES)
+            container[key] = copy.deepcopy(rng.choice(VALUES))
         elif how < 0.75:
             del container[key]
         elif how < 0.85 and isinstance(container, list):
