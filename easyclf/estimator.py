@@ -17,6 +17,7 @@ from easyclf.callbacks import (
     ProgressBar,
     check_callbacks,
     is_watched,
+    kept_seed,
     named_callbacks,
     plain_callbacks,
 )
@@ -272,7 +273,7 @@ class Estimator(Predictor, ForwardedParameters):
             check_values("Estimator.fit", OF_FIT, {"steps_per_epoch": steps_per_epoch})
             previous = self._fitted if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
-            seed = draw_seed(self.random_state) if previous is None else previous.seed
+            seed = self._seed() if previous is None else previous.seed
             holdout = Holdout.of(
                 self.validation_split,
                 seed,
@@ -375,6 +376,11 @@ class Estimator(Predictor, ForwardedParameters):
             raise
         assert fitting.fitted is not None
         self._fitted = fitting.fitted
+
+    def _seed(self) -> int:
+        """The seed of a fit that begins anew: without `random_state`, that of a run to resume."""
+        kept = kept_seed(plain_callbacks(self.callbacks)) if self.random_state is None else None
+        return draw_seed(self.random_state) if kept is None else kept
 
     def _check_parameters(self) -> None:
         """Refuse parameters that no data could make right."""

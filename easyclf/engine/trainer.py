@@ -21,6 +21,7 @@ from easyclf.engine.interrupts import Interruption, deferred_interrupts
 from easyclf.engine.metrics import BatchResult, RunningMetrics
 from easyclf.engine.objective import Objective
 from easyclf.engine.probing import advise_on_tokens
+from easyclf.engine.resuming import Resumption
 from easyclf.engine.step import Step
 from easyclf.exceptions import TrainingDiverged
 from easyclf.nested import first_of
@@ -88,6 +89,8 @@ class Trainer:
         The batches to measure after each epoch, if any.
     plan : Plan
         How the epochs are run.
+    resumption : Resumption
+        Where they begin, and where they are kept.
     """
 
     def __init__(
@@ -98,8 +101,10 @@ class Trainer:
         train: Source,
         valid: Source | None,
         plan: Plan,
+        resumption: Resumption,
     ) -> None:
-        self._state, self._plan = state, plan
+        self._state, self._plan, self._resumption = state, plan, resumption
+        self._precision = precision
         self._train, self._valid = train, valid
         state.batches = functools.partial(train.batches, plan.batch_size, min_rows=plan.min_rows)
         self._hooks = hooks = Hooks(callbacks)
@@ -141,10 +146,11 @@ class Trainer:
             If a recording does not do what the module does.
         """
         state, hooks = self._state, self._hooks
-        finite = Snapshot(state.module)
         try:
             with deferred_interrupts() as interruption:
                 hooks.call("on_train_begin", state)
+                self._resumption.begin(state, self._precision, self._train, self._tapes)
+                finite = Snapshot(state.module)
                 while state.epoch < state.epochs and state.stop_reason is None:
                     state.epoch += 1
                     self._run_epoch(finite, interruption)
@@ -190,11 +196,13 @@ class Trainer:
         state.history.append({"epoch": state.epoch, **logs})
         if self._may_change:
             state.module.eval()
+        state.is_cut = state.stop_reason is not None
         self._hooks.call("on_epoch_end", state)
         state.history.add_to_last(state.logs)
         is_last = state.epoch >= state.epochs or state.stop_reason is not None
         if state.take_out is not None and not is_last:
             state.take_out()
+        self._resumption.keep(finite, is_last=is_last)
         interruption.check()
 
     def _train_epoch(self, order: Order, interruption: Interruption) -> RunningMetrics:
