@@ -11,7 +11,18 @@ import measure_code
 from measure_code import PACKAGE
 
 FLOORS = {
-    "bedrock": ["exceptions", "checks", "constraints", "vocabulary", "device", "randomness", "run"],
+    "bedrock": [
+        "exceptions",
+        "checks",
+        "constraints",
+        "vocabulary",
+        "device",
+        "randomness",
+        "documents",
+        "safetensors",
+        "persistence",
+        "run",
+    ],
     "ground": [
         "nested",
         "snapshots",

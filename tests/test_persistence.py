@@ -1,0 +1,295 @@
+"""Files are written whole or not at all, and read only if each byte is as it was written."""
+
+import errno
+import io
+import os
+import pickle
+import shutil
+import stat
+import subprocess
+import threading
+import tracemalloc
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from easyclf import persistence
+from easyclf.exceptions import InvalidFile
+from easyclf.persistence import check_target, read_archive, replacing, write_archive
+
+KIND = {"kind": "trial", "version": 3}
+
+
+def write(path, value=1, **settings):
+    documents = {"facts": {"value": value, "nan": [float("inf")]}}
+    tensors = {"weights": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(True)}}
+    write_archive(path, documents, tensors, **{**KIND, **settings})
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good file, alone in its folder."""
+    write(tmp_path / "a.easyclf")
+    return tmp_path / "a.easyclf"
+
+
+def test_documents_and_tensors_come_back(path):
+    archive = read_archive(path, **KIND)
+
+    assert archive.version == 3
+    assert archive.written_by["torch"] == torch.__version__.partition("+")[0]
+    assert archive.documents == {"facts": {"value": 1, "nan": [float("inf")]}}
+    assert archive.tensors["weights"]["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert archive.tensors["weights"]["b"].dtype == torch.bool
+
+
+def test_the_same_content_gives_the_same_bytes(path, tmp_path):
+    write(tmp_path / "b.easyclf")
+
+    assert path.read_bytes() == (tmp_path / "b.easyclf").read_bytes()
+
+
+def test_other_tools_read_the_zip(path, tmp_path):
+    with zipfile.ZipFile(path) as opened:
+        assert opened.testzip() is None
+        assert opened.namelist() == ["about.json", "facts.json", "weights.safetensors"]
+    if shutil.which("unzip"):
+        subprocess.run(["unzip", "-tq", path], check=True, capture_output=True)
+
+
+def test_relative_paths_links_and_odd_names_are_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "true")
+
+    for name in ("true", "link", "ü — 模型.easyclf", "n" * 255, "-", os.path.join(".", "dot")):  # noqa: PTH118
+        write(name, value=name)
+        assert read_archive(name, **KIND).documents["facts"]["value"] == name
+
+    assert (tmp_path / "link").is_symlink()
+    assert read_archive("true", **KIND).documents["facts"]["value"] == "link"
+
+
+def test_a_file_keeps_its_permissions(path):
+    path.chmod(0o640)
+
+    write(path)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), ZeroDivisionError(), OSError(28, "full")])
+def test_a_failed_write_leaves_the_old_file_alone(path, fault):
+    def fail():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise fault
+
+    before = path.read_bytes()
+
+    with pytest.raises(type(fault)):
+        fail()
+
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_is_told_with_the_path(path, monkeypatch, step):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(*((os, step) if step == "fsync" else (type(path), step)), fail)
+
+    with pytest.raises(OSError, match=r"left as it was: No space left on device: '.*a\.easyclf'"):
+        write(path, value=2)
+
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_cannot_be_stored_is_refused_before_the_old_file_is_touched(path):
+    before = path.read_bytes()
+
+    with pytest.raises(ValueError, match="complex128"):
+        write_archive(path, {}, {"w": {"w": torch.ones(1, dtype=torch.complex128)}}, **KIND)
+    with pytest.raises(ValueError, match="cannot be the name of a part"):
+        write_archive(path, {"../x": 1}, {}, **KIND)
+
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        ("", FileNotFoundError, "expected the name of a file"),
+        (".", IsADirectoryError, "is a folder"),
+        ("missing/a.easyclf", FileNotFoundError, "there is no folder '.*missing'"),
+        (b"a.easyclf", TypeError, "expected a text or a path"),
+        (3, TypeError, "expected a text or a path"),
+    ],
+)
+def test_impossible_targets_are_refused(tmp_path, monkeypatch, target, error, words):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(error, match=words):
+        check_target(target)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(path):
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match=r"a\.easyclf"):
+            write(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file.*nothing"):
+        read_archive(tmp_path / "nothing", **KIND)
+
+
+FOREIGN = {
+    "empty": (b"", "it is empty"),
+    "text": (b"hello\n" * 50, "no file that easyclf has written"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(200), "looks like a picture"),
+    "pickle": (pickle.dumps({"a": 1}), "looks like a pickle, which is never loaded"),
+    "joblib": (zlib.compress(pickle.dumps([0] * 99)), "looks like compressed by zlib"),
+    "array": (b"\x93NUMPY\x01\x00" + bytes(200), "looks like an array of NumPy"),
+    "safetensors": ((2).to_bytes(8, "little") + b"{}", "which `load_weights` reads"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_named(tmp_path, name):
+    data, words = FOREIGN[name]
+    (tmp_path / name).write_bytes(data)
+
+    with pytest.raises(InvalidFile, match=f"'.*{name}' cannot be read: .*{words}"):
+        read_archive(tmp_path / name, **KIND)
+
+
+def test_files_of_torch_and_other_zips_are_refused(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+
+    for name in ("w.pt", "a.npz"):
+        with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+            read_archive(tmp_path / name, **KIND)
+
+
+def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(InvalidFile, match="it is a folder"):
+        read_archive(tmp_path, **KIND)
+    with pytest.raises(InvalidFile, match="it is no file"):
+        read_archive(tmp_path / "pipe", **KIND)
+
+
+def test_every_changed_bit_is_noticed(path, tmp_path):
+    data, damaged = path.read_bytes(), tmp_path / "damaged"
+
+    for position in range(len(data)):
+        changed = bytearray(data)
+        changed[position] ^= 1 << position % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(InvalidFile, match="damaged' cannot be read"):
+            read_archive(damaged, **KIND)
+
+
+def test_every_file_that_was_cut_or_grew_is_refused(path, tmp_path):
+    data, damaged = path.read_bytes(), tmp_path / "damaged"
+    others = [data[:size] for size in range(0, len(data), 7)]
+
+    for other in [*others, data[1:], data + b"\x00", b"#!/bin/sh\n" + data, data + data]:
+        damaged.write_bytes(other)
+        with pytest.raises(InvalidFile, match="damaged' cannot be read"):
+            read_archive(damaged, **KIND)
+
+
+def test_bombs_are_refused_in_little_memory(tmp_path):
+    path = tmp_path / "bomb"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("about.json", b"0" * 10**8)
+    many = [persistence._Member(f"{n}.json", 0, 0, 0).central_header for n in range(10**5)]
+    directory = b"".join(many)
+    beyond = persistence._end(1000, len(directory), len(directory) + 4)
+    (tmp_path / "many").write_bytes(b"PK\x03\x04" + directory + beyond)
+
+    tracemalloc.start()
+    try:
+        for name in ("bomb", "many"):
+            with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+                read_archive(tmp_path / name, **KIND)
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_parts_that_lie_about_their_sizes_are_refused(path):
+    data = path.read_bytes()
+    member = members(data)[-1]
+    larger = member._replace(size=member.size + 2**40)
+
+    path.write_bytes(data.replace(member.central_header, larger.central_header))
+
+    with pytest.raises(InvalidFile, match="one behind the other"):
+        read_archive(path, **KIND)
+
+
+def members(data):
+    offset, found = 0, []
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        for info in opened.infolist():
+            found.append(persistence._Member(info.filename, info.CRC, info.file_size, offset))
+            offset = found[-1].end
+    return found
+
+
+def test_a_newer_format_says_so(path):
+    write(path, version=4)
+
+    with pytest.raises(InvalidFile, match=r"number 4, written by easyclf .* reads up to 3: use"):
+        read_archive(path, **KIND)
+
+
+def test_an_older_format_tells_its_number(path):
+    write(path, version=2)
+
+    assert read_archive(path, **KIND).version == 2
+
+
+def test_another_kind_is_named(path):
+    write(path, kind="checkpoint")
+
+    with pytest.raises(InvalidFile, match="it holds 'checkpoint', not 'trial'"):
+        read_archive(path, **KIND)
+
+
+def test_a_reader_sees_one_whole_version_while_others_write(path):
+    stop = threading.Event()
+
+    def write_on():
+        value = 0
+        while not stop.is_set():
+            value += 1
+            write(path, value=value)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        values = [read_archive(path, **KIND).documents["facts"]["value"] for _ in range(100)]
+    finally:
+        stop.set()
+        writer.join()
+
+    assert values == sorted(values)
+    assert list(path.parent.iterdir()) == [path]
