@@ -225,7 +225,9 @@ class Checkpoint(Callback):
     def go_on_from(self, epoch: int) -> None:
         """Note that the run goes on after an epoch, whose checkpoint is now its own."""
         self.resumed_epoch_ = epoch
-        self._written = [path for path in _checkpoints_in(Path(self.path)) if _epoch_of(path) <= epoch]
+        self._written = [
+            path for path in _checkpoints_in(Path(self.path)) if _epoch_of(path) <= epoch
+        ]
 
     def newest(self) -> Archive | None:
         """Read the newest whole checkpoint; None where there is none, or none is wanted.

@@ -109,9 +109,9 @@ class AccuracyLogger(Callback):
     def _look_back(self, state: TrainingState) -> None:
         """Find the best epoch of those before this process, where a run was resumed."""
         earlier = state.history[self._n_before : -1]
-        if "val_loss" in earlier.keys():
-            best = earlier.best("val_loss")
-            self._best = (best["val_loss"], int(best["epoch"]))
+        for row in earlier:
+            if row.get("val_loss", math.nan) < (math.inf if self._best is None else self._best[0]):
+                self._best = (row["val_loss"], int(row["epoch"]))
 
     def on_train_end(self, state: TrainingState) -> None:
         """Print the last epoch, and why training stopped, or which epoch was the best."""

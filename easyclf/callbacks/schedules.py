@@ -363,7 +363,7 @@ class _Course:
         self._n_ahead -= n_steps
 
     @property
-    def nset_number(self) -> int:
+    def n_set(self) -> int:
         """Steps that were taken and were due."""
         return self._n_made - len(self.coming)
 

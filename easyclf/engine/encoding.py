@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 import torch
@@ -51,14 +52,14 @@ class Encoder:
         if type(value) in (list, tuple):
             items: list[JSON] = [
                 self.encode(item, f"{name}[{place}]")
-                for place, item in enumerate(value)  # type: ignore[arg-type]
+                for place, item in enumerate(cast("list[object] | tuple[object, ...]", value))
             ]
             return items if type(value) is list else {"tuple": items}
         if type(value) is dict:
             return {
                 "dict": [
                     [self.encode(key, f"a key of {name}"), self.encode(item, f"{name}[{key!r}]")]
-                    for key, item in value.items()
+                    for key, item in cast("dict[object, object]", value).items()
                 ]
             }
         if isinstance(value, torch.Tensor) and type(value) in (torch.Tensor, torch.nn.Parameter):
@@ -78,8 +79,9 @@ class Encoder:
         encoded: dict[str, JSON] = {"tensor": name}
         if not tensor.is_contiguous():
             # Kernels of optimizers take the states of a weight as they take the weight.
-            strides = torch.empty_like(tensor, device="meta").stride()
-            encoded["order"] = sorted(range(tensor.ndim), key=lambda place: -strides[place])
+            strides: tuple[int, ...] = tensor.stride()
+            order = sorted(range(tensor.ndim), key=lambda place: -strides[place])
+            encoded["order"] = list(order)
         return encoded
 
 
@@ -109,8 +111,10 @@ def decode(encoded: JSON, tensors: Mapping[str, torch.Tensor]) -> object:
             return tuple(decode(item, tensors) for item in items)
         case {"dict": list(pairs)}:
             return dict(_decode_pair(pair, tensors) for pair in pairs)
-        case {"tensor": str(name), **more} if name in tensors:
-            return _laid_out(tensors[name], more.get("order"))
+        case {"tensor": str(name), "order": order} if name in tensors:
+            return _laid_out(tensors[name], order)
+        case {"tensor": str(name)} if name in tensors:
+            return tensors[name]
         case {"array": {"tensor": str(name)}} if name in tensors:
             return tensors[name].numpy()
         case {"number": [str(kind), number]}:
@@ -136,8 +140,6 @@ def _decode_number(kind: str, number: object) -> np.generic:
 
 def _laid_out(tensor: torch.Tensor, order: JSON) -> torch.Tensor:
     """Lay the numbers of a tensor of any shape out with its dimensions in an order of memory."""
-    if order is None:
-        return tensor
     places = [place for place in order if isinstance(place, int)] if isinstance(order, list) else []
     if sorted(places) != list(range(tensor.ndim)):
         raise InvalidFile("it holds a tensor whose dimensions have an impossible order")

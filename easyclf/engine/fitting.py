@@ -21,6 +21,7 @@ from easyclf.device import HOST, resolve_device, to_device
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import as_given, warn_of_other_module
 from easyclf.engine.identity import note_of
+from easyclf.engine.interrupts import ending_the_process
 from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
 from easyclf.engine.resuming import Resumption
 from easyclf.engine.trainer import Plan, Trainer
@@ -166,6 +167,7 @@ class Fitting:
         self._initial: Snapshot | None = None
         self.fitted: Fitted | None = None
 
+    @ending_the_process()
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
         """Put everything together and train; hooks are called in the order of the callbacks.
 

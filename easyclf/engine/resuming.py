@@ -10,7 +10,6 @@ from torch import nn
 
 from easyclf.callbacks import Callback, checkpoint_among
 from easyclf.data import Source
-from easyclf.documents import JSON
 from easyclf.engine.encoding import Encoder, decode
 from easyclf.engine.given import shown
 from easyclf.engine.identity import differences
@@ -161,6 +160,11 @@ class Resumption:
             "begin anew in its place."
         )
 
+    @property
+    def is_on(self) -> bool:
+        """Whether the run is kept."""
+        return self._checkpoint is not None
+
     def begin_anew(self) -> None:
         """Forget a run that tapes have spoiled, also what other processes kept of it."""
         self.tapes_differ, self._archive, self._kept = True, None, None
@@ -214,7 +218,9 @@ class Resumption:
 
     def _is_stopped(self, kept: Kept) -> bool:
         """Whether a callback has ended the run, and would do so again with its settings."""
-        present = [(type(callback).__name__, _settings_of(callback)) for callback in self._callbacks]
+        present = [
+            (type(callback).__name__, _settings_of(callback)) for callback in self._callbacks
+        ]
         return kept.stop_reason is not None and all(
             (name, settings) in present for name, settings, _ in kept.callbacks
         )

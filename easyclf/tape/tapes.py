@@ -279,7 +279,7 @@ class Player:
         }
 
     def go_on_from(self, progress: Mapping[str, Any]) -> None:
-        """Count on, and make the tapes again when their shapes come; nothing where tapes are off."""
+        """Count on, and make the tapes again when their shapes come."""
         if not self._n_calls:
             return
         self._n_calls, self._calls = progress["n_calls"], progress["calls"]
@@ -290,9 +290,7 @@ class Player:
 
     def _make_again(self, batch: Batch, shape: Hashable) -> None:
         """Make the tape that an earlier process had for a shape; nothing else is changed."""
-        n_seen, n_uses, is_observed, has_tape = self._earlier.pop(
-            repr(shape), (0, 0, False, False)
-        )
+        n_seen, n_uses, is_observed, has_tape = self._earlier.pop(repr(shape), (0, 0, False, False))
         if not n_seen:
             return
         state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
