@@ -1,8 +1,11 @@
 """Runs that are kept, and go on where they were kept."""
 
+import contextlib
 import errno
+import io
+import pickletools
 import signal
-import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -75,8 +78,15 @@ class Death(Callback):
 
 def estimator(folder, *callbacks, keep=None, **parameters):
     keep = keep or Checkpoint(folder)
-    plain = {"optimizer": "adam", "lr": 0.01, "epochs": 5, "batch_size": 12, "random_state": 0}
-    return Estimator(Network, callbacks=[*callbacks, keep], **{**plain, **parameters})
+    plain = {
+        "module": Network,
+        "optimizer": "adam",
+        "lr": 0.01,
+        "epochs": 5,
+        "batch_size": 12,
+        "random_state": 0,
+    }
+    return Estimator(callbacks=[*callbacks, keep], **{**plain, **parameters})
 
 
 def fit(clf, dies=None, **keywords):
@@ -180,7 +190,7 @@ def other_rounding(function, tensors_):
     return lambda *given: function(*(one.double() for one in given)).float()
 
 
-@pytest.mark.parametrize("dies", [2, 3, 9])
+@pytest.mark.parametrize("dies", [2, 9])
 def test_tapes_go_on_where_they_were(dies, tmp_path, monkeypatch):
     """What a tape rounds in its own way is played from the same batch on."""
     monkeypatch.setattr(tapes, "faster_kernel", other_rounding)
@@ -260,3 +270,499 @@ def test_an_epoch_that_was_cut_short_is_done_again(tmp_path):
 
 def without_callbacks(clf):
     return {**clf.get_params(deep=False), "callbacks": None}
+
+
+class Wide(Network):
+    def __init__(self):
+        super().__init__(width=9)
+
+
+OTHERS = {
+    "lr": ({"lr": 0.1}, {}, r"`lr` was 0.01, and is 0.1 now"),
+    "module": ({"module": Wide}, {}, r"`module` was Network, and is Wide now"),
+    "module__width": ({"module__width": 9}, {}, r"`module__width` was not given, and is 9 now"),
+    "optimizer": ({"optimizer": "sgd"}, {}, r"`optimizer` was 'adam', and is 'sgd' now"),
+    "decay": ({"optimizer__weight_decay": 0.1}, {}, "`optimizer__weight_decay` was not given"),
+    "seed": ({"random_state": 1}, {}, "`random_state` was of the seed 0, and is of the seed 1"),
+    "metrics": ({"metrics": ["f1_macro"]}, {}, "`metrics` was"),
+    "fewer epochs": ({"epochs": 1}, {}, "`epochs` was at least 2, and 1 are planned now"),
+    "batches": ({"batch_size": 6, "accumulate": 2}, {}, "`batch_size` was 12.*`accumulate` was 1"),
+    "rows": ({}, {"X": X[:30], "y": Y[:30]}, r"`X` was 60 rows of shape \(4,\) .* is 30 rows"),
+    "values": ({}, {"X": X + 1}, r"`X` was 60 rows of shape \(4,\) with the checksum"),
+    "columns": ({}, {"X": X[:, :3], "validation_data": None}, r"is 60 rows of shape \(3,\)"),
+    "labels": ({}, {"y": np.roll(Y, 1)}, r"`y` was of shape \(60,\) with the checksum"),
+    "classes": ({}, {"y": np.array(["a", "b", "c"])[Y], "validation_data": None}, "`classes` was"),
+    "weights": ({}, {"sample_weight": np.ones(60)}, "`sample_weight` was not given"),
+    "validation": ({}, {"validation_data": None}, "`X_val` was 30 rows .* is not given now"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_checkpoint_of_another_training_is_refused_by_name(other, tmp_path, ended):
+    parameters, keywords, words = OTHERS[other]
+    before = names(ended)
+
+    with pytest.raises(ValueError, match=words) as refused:
+        fit(estimator(ended, **parameters), **keywords)
+
+    assert f"`path` {str(ended)!r}, which holds epoch 2 of another training" in str(refused.value)
+    assert "Give another `path`, or resume=False" in str(refused.value)
+    assert names(ended) == before
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory):
+    """The folder of a run of two epochs."""
+    folder = tmp_path_factory.mktemp("ended")
+    fit(estimator(folder, epochs=2))
+    return folder
+
+
+def test_weights_of_other_code_are_refused_by_name(tmp_path, monkeypatch):
+    fit(estimator(tmp_path, epochs=1))
+    monkeypatch.setattr(Network.__init__, "__defaults__", (9,))
+
+    with pytest.raises(ValueError, match=r"weight `layers.0.weight` was \(8, 4\), and is \(9, 4\)"):
+        fit(estimator(tmp_path))
+
+
+def test_a_run_without_a_callback_that_it_had_is_refused(tmp_path):
+    fit(estimator(tmp_path, EMA(0.9)), 2)
+
+    with pytest.raises(ValueError, match="of another training: `callbacks` had EMA"):
+        fit(estimator(tmp_path))
+
+
+def test_another_state_of_a_callback_is_refused(tmp_path):
+    fit(estimator(tmp_path, EarlyStopping()), 2)
+
+    class EarlyStopping_(Callback):
+        """Of the same name, and another state."""
+
+    EarlyStopping_.__name__ = "EarlyStopping"
+    with pytest.raises(ValueError, match="the state of the callback EarlyStopping does not fit"):
+        fit(estimator(tmp_path, EarlyStopping_()))
+
+
+def test_folds_cannot_share_a_folder(tmp_path):
+    clf = estimator(tmp_path, epochs=1)
+
+    with pytest.raises(ValueError, match="of another training: `X` was 40 rows"):
+        cross_val_score(clf, X, Y, cv=3, error_score="raise")
+
+
+def test_resume_false_begins_anew_and_takes_the_place_of_the_old_run(tmp_path):
+    fit(estimator(tmp_path, epochs=5, keep=Checkpoint(tmp_path, keep=3)))
+    anew = fit(estimator(tmp_path, keep=Checkpoint(tmp_path, resume=False), epochs=2, lr=0.1))
+
+    assert anew.n_iter_ == 2
+    assert anew.callbacks[0].resumed_epoch_ is None
+    assert names(tmp_path) == ["epoch-000002.ckpt"]
+
+
+def test_what_was_there_stays_until_the_new_run_is_kept(tmp_path):
+    fit(estimator(tmp_path, epochs=3))
+    fit(estimator(tmp_path, keep=Checkpoint(tmp_path, resume=False)), 1)
+
+    assert names(tmp_path) == ["epoch-000003.ckpt"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 9])
+def test_so_many_of_the_newest_are_kept(keep, tmp_path):
+    fit(estimator(tmp_path, epochs=4, keep=Checkpoint(tmp_path, keep=keep)))
+
+    assert names(tmp_path) == [f"epoch-00000{n}.ckpt" for n in range(max(1, 5 - keep), 5)]
+
+
+def soon_too_large():
+    """Rates after which the figures get worse."""
+    return LRScheduler(lambda epoch: 0.02 if epoch < 2 else 3.0)
+
+
+def test_the_weights_of_the_best_epoch_are_a_file_of_their_own(tmp_path):
+    keep = Checkpoint(tmp_path, monitor="val_loss")
+    clf = fit(estimator(tmp_path, EMA(0.2), soon_too_large(), keep=keep))
+
+    best = clf.history_.best("val_loss")
+    assert (keep.best_epoch_, keep.best_score_) == (best["epoch"], best["val_loss"])
+    assert best["epoch"] < 5
+    clf.module_.load_state_dict(load_file(tmp_path / "best.safetensors"))
+    assert clf.evaluate(X[::2], Y[::2])["loss"] == best["val_loss"]
+
+
+def test_the_best_epoch_is_known_after_a_resumption(tmp_path):
+    def make(name):
+        keep = Checkpoint(tmp_path / name, monitor="val_accuracy")
+        return estimator(None, soon_too_large(), keep=keep)
+
+    fit(make("cut"), 5)
+    resumed, whole = fit(make("cut")), fit(make("whole"))
+
+    assert resumed.callbacks[-1].best_epoch_ == whole.callbacks[-1].best_epoch_ < 5
+    first, second = (load_file(tmp_path / name / "best.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:9]]
+)
+def test_a_torn_checkpoint_is_passed_over_with_a_warning(damage, tmp_path):
+    def make(name):
+        return estimator(None, keep=Checkpoint(tmp_path / name, keep=3))
+
+    fit(make("cut"), 5)
+    newest = tmp_path / "cut" / "epoch-000004.ckpt"
+    newest.write_bytes(damage(newest.read_bytes()))
+    with pytest.warns(UserWarning, match=r"goes on without 'epoch-000004.ckpt': .* cannot be read"):
+        resumed = fit(make("cut"))
+
+    assert resumed.callbacks[0].resumed_epoch_ == 3
+    assert_same(resumed, fit(make("whole")))
+
+
+def test_without_a_whole_checkpoint_training_begins_anew(tmp_path):
+    fit(estimator(tmp_path), 3)
+    (tmp_path / "epoch-000002.ckpt").write_bytes(b"PK\x03\x04")
+
+    with pytest.warns(UserWarning, match="goes on without"):
+        clf = fit(estimator(tmp_path))
+
+    assert clf.callbacks[0].resumed_epoch_ is None
+    assert clf.n_iter_ == 5
+
+
+def test_other_files_are_left_alone_and_those_of_dead_writers_removed(tmp_path):
+    mine = ["notes.tmp", "epoch-1.ckpt", ".epoch-000001.ckpt.tmp", "epoch-000009.ckpt.bak"]
+    left = ".epoch-000003.ckpt.0123456789abcdef.tmp"
+    for name in [*mine, left]:
+        (tmp_path / name).write_text("mine")
+
+    fit(estimator(tmp_path, epochs=1))
+
+    assert names(tmp_path) == sorted([*mine, "epoch-000001.ckpt"])
+
+
+class Full:
+    """A disk that is full from the n-th file on."""
+
+    def __init__(self, n_files, monkeypatch):
+        self.n_left, self.replacing = n_files, checkpoints.write_archive
+        monkeypatch.setattr(checkpoints, "write_archive", self)
+
+    def __call__(self, path, *args, **keywords):
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        self.replacing(path, *args, **keywords)
+
+
+def test_a_full_disk_costs_one_warning_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
+    Full(2, monkeypatch)
+
+    with pytest.warns(UserWarning, match="can no longer write into .*No space left") as warned:
+        clf = fit(estimator(tmp_path))
+
+    assert len(warned) == 1
+    assert clf.n_iter_ == 5
+    assert names(tmp_path) == ["epoch-000002.ckpt"]
+    monkeypatch.undo()
+    assert_same(fit(estimator(tmp_path)), clf)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "words"),
+    [
+        (lambda folder: folder / "a" / "b", FileNotFoundError, "there is no folder .*a'; make"),
+        (lambda folder: folder / "file", NotADirectoryError, "is the file .*; give a folder"),
+        (lambda folder: 3, TypeError, "`path` of Checkpoint must be the path of a folder; got 3"),
+        (lambda folder: "", TypeError, "must be the path of a folder; got ''"),
+    ],
+)
+def test_an_impossible_folder_is_refused_before_training(make, error, words, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    steps = LambdaCallback(on_batch_begin=lambda state: pytest.fail("it trained"))
+
+    with pytest.raises(error, match=words):
+        fit(estimator(make(tmp_path), steps))
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(checkpoints, "replacing", refuse)
+    steps = LambdaCallback(on_batch_begin=lambda state: pytest.fail("it trained"))
+
+    with pytest.raises(PermissionError, match="Permission denied") as refused:
+        fit(estimator(tmp_path, steps))
+    assert f"Checkpoint cannot write into the folder {str(tmp_path)!r}." in refused.value.__notes__
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"every": 0}, "`every` must be at least 1; got 0"),
+        ({"every": 1.5}, "`every` must be an integer of at least 1; got 1.5"),
+        ({"keep": 0}, "`keep` must be at least 1; got 0"),
+        ({"monitor": "val_los"}, "monitors 'val_los', which this run does not measure; did you"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(keywords, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        fit(estimator(None, keep=Checkpoint(tmp_path, **keywords)))
+
+
+def test_two_of_it_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`callbacks` has 2 of Checkpoint; give one"):
+        fit(estimator(tmp_path, Checkpoint(tmp_path / "b")))
+
+
+class Counter(Callback):
+    """Counts the batches of a run."""
+
+    changes = "nothing"
+
+    def on_train_begin(self, state):
+        self.n_batches_ = 0
+        self.marks_ = {}
+
+    def on_batch_end(self, state):
+        self.n_batches_ += 1
+        self.marks_[self.n_batches_] = (torch.ones(2, 3).T, np.float32(2), np.arange(2), None, "a")
+
+    def state_dict(self):
+        return {"n_batches": self.n_batches_, "marks": self.marks_}
+
+    def load_state_dict(self, state):
+        self.n_batches_, self.marks_ = state["n_batches"], state["marks"]
+
+
+def test_a_callback_of_the_users_own_keeps_its_state(tmp_path):
+    fit(estimator(tmp_path, Counter()), 3)
+    counter = Counter()
+    fit(estimator(tmp_path, counter))
+
+    assert counter.n_batches_ == 25
+    tensor, number, array, nothing, text = counter.marks_[1]
+    assert torch.equal(tensor, torch.ones(3, 2))
+    assert tensor.stride() == (1, 3)
+    assert (type(number), number, array.tolist()) == (np.float32, 2, [0, 1])
+    assert (nothing, text) == (None, "a")
+
+
+def test_a_state_that_cannot_be_kept_is_refused_before_training(tmp_path):
+    class Odd(Counter):
+        def state_dict(self):
+            return {"found": [{1, 2}]}
+
+    steps = LambdaCallback(on_batch_begin=lambda state: pytest.fail("it trained"))
+    with pytest.raises(TypeError, match=r"state of the callback Odd\['found'\]\[0\] is a set"):
+        fit(estimator(tmp_path, Odd(), steps))
+
+
+def test_a_state_that_is_never_given_back_is_refused(tmp_path):
+    class Half(Callback):
+        def state_dict(self):
+            return {"n": 1}
+
+    with pytest.raises(TypeError, match="Half has `state_dict` without `load_state_dict`"):
+        fit(estimator(tmp_path, Half()))
+
+
+class Remembering(Network):
+    """Keeps something beside tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_calls = 0
+
+    def forward(self, x):
+        self.n_calls += self.training
+        return super().forward(x)
+
+    def get_extra_state(self):
+        return {"n_calls": self.n_calls}
+
+    def set_extra_state(self, state):
+        self.n_calls = state["n_calls"]
+
+
+def test_what_a_module_keeps_beside_tensors_goes_on(tmp_path):
+    fit(estimator(tmp_path / "cut", module=Remembering), 3)
+    resumed = fit(estimator(tmp_path / "cut", module=Remembering))
+    whole = fit(estimator(tmp_path / "whole", module=Remembering))
+
+    assert resumed.module_.n_calls == whole.module_.n_calls
+    assert_same(resumed, whole)
+
+
+def test_a_fit_that_goes_on_is_kept_too(tmp_path):
+    """A warm start is resumed; before its first checkpoint it begins where the first fit ended."""
+
+    def make(name, dies=None):
+        first = fit(estimator(tmp_path / name, EarlyStopping(patience=9), epochs=3))
+        first.set_params(warm_start=True)
+        return fit(first, dies)
+
+    make("cut", 4)
+    make("cut", 6)
+    resumed, whole = make_again(tmp_path / "cut"), make("whole")
+
+    assert whole.n_iter_ == 8 - 2
+    assert_same(resumed, whole)
+
+
+def make_again(folder):
+    first = fit(Estimator(**without_callbacks(estimator(folder, epochs=3))))
+    clf = estimator(folder, EarlyStopping(patience=9), epochs=3, warm_start=True)
+    clf._fitted = first._fitted
+    for name in ("n_features_in_",):
+        setattr(clf, name, getattr(first, name))
+    return fit(clf)
+
+
+def test_the_checkpoint_of_a_warm_start_is_not_that_of_a_first_fit(tmp_path):
+    clf = fit(estimator(tmp_path, epochs=2))
+    fit(clf.set_params(warm_start=True))
+
+    with pytest.raises(ValueError, match="its fit went on after epoch 2 of a training"):
+        fit(estimator(tmp_path, epochs=9))
+
+
+def differing_at(epoch, monkeypatch):
+    """Tapes that are found to differ at the beginning of an epoch, if there are any."""
+    numbers = []
+
+    class Differing(tapes.Tapes):
+        def check(self, **keywords):
+            numbers.append(self._is_on)
+            if self._is_on and sum(numbers) == epoch:
+                raise TapeDiffers("it is wrong")
+            super().check(**keywords)
+
+    monkeypatch.setattr("easyclf.engine.trainer.Tapes", Differing)
+    return numbers
+
+
+@pytest.mark.filterwarnings("ignore:A recording of Network:UserWarning")
+def test_what_wrong_tapes_have_done_is_not_gone_on_with(tmp_path, monkeypatch):
+    """Neither by the run that found it out, nor by one that is begun later."""
+    differing_at(6, monkeypatch)
+    fit(estimator(tmp_path / "cut", EMA(0.8)), 5)
+    assert names(tmp_path / "cut") == ["epoch-000004.ckpt"]
+    looks = differing_at(1, monkeypatch)
+    resumed = fit(estimator(tmp_path / "cut", EMA(0.8)), 4)
+    assert not hasattr(resumed, "module_")
+    n_looks = sum(looks)
+    resumed = fit(estimator(tmp_path / "cut", EMA(0.8)))
+    monkeypatch.undo()
+    whole = fit(estimator(tmp_path / "whole", EMA(0.8), compile=False))
+
+    assert resumed.callbacks[-1].resumed_epoch_ == 3
+    assert sum(looks) == n_looks, "it used tapes again"
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_datasets_and_loaders_go_on(workers, tmp_path):
+    def make(name, dies=None):
+        rows = TensorDataset(torch.from_numpy(X), torch.from_numpy(Y))
+        loader = DataLoader(rows, batch_size=12, shuffle=True, num_workers=workers)
+        return fit(estimator(tmp_path / name, batch_size="auto"), dies, X=loader, y=None)
+
+    make("cut", 3)
+
+    assert_same(make("cut"), make("whole"))
+
+
+def test_epochs_of_a_number_of_steps_go_on(tmp_path):
+    def make(name, dies=None):
+        keywords = {"X": X, "y": Y, "steps_per_epoch": 3}
+        return fit(estimator(tmp_path / name, SWA(0.3)), dies, **keywords)
+
+    make("cut", 4)
+
+    assert_same(make("cut"), make("whole"))
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, JSONLogger])
+@pytest.mark.parametrize("dies", [3, None])
+def test_a_log_has_every_epoch_once(logger, dies, tmp_path):
+    fit(estimator(tmp_path / "run", logger(tmp_path / "log")), dies)
+    fit(estimator(tmp_path / "run", logger(tmp_path / "log")))
+
+    lines = (tmp_path / "log").read_text().splitlines()[logger is CSVLogger :]
+    numbers = [line.split(",")[0].removeprefix('{"epoch": ') for line in lines]
+    assert numbers == ["1", "2", "3", "4", "5"]
+
+
+def test_a_table_knows_the_best_epoch_of_the_run(tmp_path, capsys):
+    whole = fit(estimator(tmp_path / "whole", soon_too_large()))
+    best = whole.history_.best("val_loss")["epoch"]
+    assert best < 4
+    fit(estimator(tmp_path / "cut", soon_too_large()), 5)
+
+    fit(estimator(tmp_path / "cut", soon_too_large(), AccuracyLogger()))
+
+    last, summary = capsys.readouterr().out.splitlines()[-2:]
+    assert not last.endswith("*")
+    assert summary.endswith(f"in epoch {best}")
+
+
+def test_without_a_seed_the_run_goes_on_with_its_own(tmp_path):
+    seeds = {fit(estimator(tmp_path, random_state=None), 2)._is_fitted() for _ in range(2)}
+    first = fit(estimator(tmp_path, random_state=None))
+    second = fit(estimator(tmp_path, random_state=None))
+
+    assert seeds == {False}
+    assert_same(first, second)
+
+
+def test_a_divergence_keeps_the_last_finite_epoch(tmp_path):
+    rates = LRScheduler(lambda epoch: 0.01 if epoch < 2 else 1e30)
+
+    for _ in range(2):
+        clf = estimator(tmp_path, rates)
+        with pytest.raises(TrainingDiverged, match="in epoch 3"):
+            fit(clf)
+        assert names(tmp_path) == ["epoch-000002.ckpt"]
+        assert clf.n_iter_ == 2
+
+
+def test_an_interrupted_run_goes_on(tmp_path):
+    def press(state):
+        if state.epoch == 3 and state.batch == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    clf = estimator(tmp_path, LambdaCallback(on_batch_begin=press))
+    with pytest.raises(KeyboardInterrupt):
+        fit(clf)
+
+    assert clf.n_iter_ == 2
+    assert_same(fit(estimator(tmp_path)), fit(Estimator(**without_callbacks(clf))))
+
+
+def test_no_file_has_a_pickle_in_it(tmp_path):
+    fit(estimator(tmp_path, EMA()))
+
+    with zipfile.ZipFile(tmp_path / "epoch-000005.ckpt") as archive:
+        kinds = {name.rpartition(".")[2] for name in archive.namelist()}
+        for name in archive.namelist():
+            with contextlib.suppress(Exception):
+                pickletools.dis(archive.read(name), io.StringIO())
+                pytest.fail(f"{name} is a pickle")
+    assert kinds == {"json", "safetensors"}
+
+
+def test_what_is_at_hand_after_a_run_is_what_was_asked_for(tmp_path):
+    keep = Checkpoint(tmp_path, monitor="loss", every=2)
+
+    assert repr(keep) == f"Checkpoint(path={tmp_path!r}, monitor='loss', every=2)"
+    clf = fit(estimator(None, keep=keep))
+    assert {name for name in vars(keep) if name.endswith("_")} == {
+        "resumed_epoch_",
+        "best_score_",
+        "best_epoch_",
+    }
+    assert fitting.Resumption is not None
+    assert clf.get_params()["callbacks"] == [keep]
