@@ -34,7 +34,6 @@ from easyclf import (
     Unfreeze,
 )
 from easyclf.callbacks import checkpoints
-from easyclf.engine import fitting
 from easyclf.exceptions import TapeDiffers
 from easyclf.tape import tapes
 
@@ -336,12 +335,9 @@ def test_a_run_without_a_callback_that_it_had_is_refused(tmp_path):
 def test_another_state_of_a_callback_is_refused(tmp_path):
     fit(estimator(tmp_path, EarlyStopping()), 2)
 
-    class EarlyStopping_(Callback):
-        """Of the same name, and another state."""
-
-    EarlyStopping_.__name__ = "EarlyStopping"
+    namesake = type("EarlyStopping", (Callback,), {})
     with pytest.raises(ValueError, match="the state of the callback EarlyStopping does not fit"):
-        fit(estimator(tmp_path, EarlyStopping_()))
+        fit(estimator(tmp_path, namesake()))
 
 
 def test_folds_cannot_share_a_folder(tmp_path):
@@ -403,16 +399,14 @@ def test_the_best_epoch_is_known_after_a_resumption(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(
-    "damage", [lambda data: data[:-9], lambda data: b"", lambda data: data[:9]]
-)
-def test_a_torn_checkpoint_is_passed_over_with_a_warning(damage, tmp_path):
+@pytest.mark.parametrize("n_bytes", [-9, 0, 9])
+def test_a_torn_checkpoint_is_passed_over_with_a_warning(n_bytes, tmp_path):
     def make(name):
         return estimator(None, keep=Checkpoint(tmp_path / name, keep=3))
 
     fit(make("cut"), 5)
     newest = tmp_path / "cut" / "epoch-000004.ckpt"
-    newest.write_bytes(damage(newest.read_bytes()))
+    newest.write_bytes(newest.read_bytes()[:n_bytes])
     with pytest.warns(UserWarning, match=r"goes on without 'epoch-000004.ckpt': .* cannot be read"):
         resumed = fit(make("cut"))
 
@@ -764,5 +758,4 @@ def test_what_is_at_hand_after_a_run_is_what_was_asked_for(tmp_path):
         "best_score_",
         "best_epoch_",
     }
-    assert fitting.Resumption is not None
     assert clf.get_params()["callbacks"] == [keep]
