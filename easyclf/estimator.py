@@ -34,6 +34,7 @@ from easyclf.parameters import ForwardedParameters
 from easyclf.predictor import Predictor
 from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
+from easyclf.threads import safe_threads
 
 
 class Estimator(Predictor, ForwardedParameters):
@@ -359,7 +360,7 @@ class Estimator(Predictor, ForwardedParameters):
         before = vars(self).copy()
         try:
             # Tensors that are made here can be trained.
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), safe_threads():
                 yield
         except BaseException:
             if vars(self).get("_fitted") is before.get("_fitted"):

@@ -120,7 +120,10 @@ def main(folder, seed, *wanted):
     found = {}
     for moments, n_kills in (word.split("=") for word in wanted):
         counts = found[moments] = {"killed": 0, "writing": 0, "others": []}
-        for number in range(int(n_kills)):
+        # Those that had ended before do not count.
+        for number in range(3 * int(n_kills)):
+            if counts["killed"] == int(n_kills):
+                break
             run = folder / f"{moments}-{number}"
             if moments == "any":
                 process = started(train, run)
