@@ -17,6 +17,7 @@ from easyclf.callbacks import (
     ProgressBar,
     check_callbacks,
     is_watched,
+    kept_seed,
     named_callbacks,
     plain_callbacks,
 )
@@ -34,6 +35,7 @@ from easyclf.predictor import Predictor
 from easyclf.randomness import draw_seed
 from easyclf.saving import Savable
 from easyclf.targets import read_labels
+from easyclf.threads import safe_threads
 
 
 class Estimator(Savable, Predictor, ForwardedParameters):
@@ -273,7 +275,7 @@ class Estimator(Savable, Predictor, ForwardedParameters):
             check_values("Estimator.fit", OF_FIT, {"steps_per_epoch": steps_per_epoch})
             previous = self._fitted if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
-            seed = draw_seed(self.random_state) if previous is None else previous.seed
+            seed = self._seed() if previous is None else previous.seed
             holdout = Holdout.of(
                 self.validation_split,
                 seed,
@@ -359,7 +361,7 @@ class Estimator(Savable, Predictor, ForwardedParameters):
         before = vars(self).copy()
         try:
             # Tensors that are made here can be trained.
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), safe_threads():
                 yield
         except BaseException:
             if vars(self).get("_fitted") is before.get("_fitted"):
@@ -376,6 +378,11 @@ class Estimator(Savable, Predictor, ForwardedParameters):
             raise
         assert fitting.fitted is not None
         self._fitted = fitting.fitted
+
+    def _seed(self) -> int:
+        """The seed of a fit that begins anew: without `random_state`, that of a run to resume."""
+        kept = kept_seed(plain_callbacks(self.callbacks)) if self.random_state is None else None
+        return draw_seed(self.random_state) if kept is None else kept
 
     def _check_parameters(self) -> None:
         """Refuse parameters that no data could make right."""

@@ -159,7 +159,10 @@ FOREIGN_HOOKS = _by_word(
 FOREIGN_CALLBACKS = _by_word(
     {
         "`EarlyStopping()`, which also keeps the best weights and puts them back.": (
-            "EarlyStopping ModelCheckpoint BestModelRestore SaveModelCallback"
+            "EarlyStopping BestModelRestore SaveModelCallback"
+        ),
+        "`Checkpoint(folder)`, which also resumes; `monitor` has it keep the best weights.": (
+            "ModelCheckpoint Checkpoint BackupAndRestore TrainEndCheckpoint LoadInitState"
         ),
         "`metrics=[...]` of Estimator, as in metrics=['f1_macro'].": (
             "EpochScoring BatchScoring PassthroughScoring MetricCallback"

@@ -18,6 +18,7 @@ FLOORS = {
         "vocabulary",
         "device",
         "randomness",
+        "threads",
         "documents",
         "safetensors",
         "persistence",

@@ -202,6 +202,30 @@ class Callback:
             The state of the run.
         """
 
+    def state_dict(self) -> dict[str, object]:
+        """Give what a run that is resumed from a `Checkpoint` needs to know of the epochs before.
+
+        It is asked for at the end of an epoch, after all hooks.
+
+        Returns
+        -------
+        state : dict of str to object
+            Numbers, texts, None, tensors, and lists, tuples and dicts of them. Nothing, unless a
+            subclass says so.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, after `on_train_begin` of the run that goes on.
+
+        Parameters
+        ----------
+        state : mapping of str to object
+            Its tensors are on the host.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} takes over no state; got {sorted(state)}.")
+
 
 # What hooks of Keras and skorch are given.
 _FOREIGN_ARGUMENTS = ("epoch", "batch", "logs", "net", "trainer", "pl_module")

@@ -70,6 +70,7 @@ class AccuracyLogger(Callback):
         self._names: list[str] | None = None
         self._unprinted: str | None = None
         self._best: tuple[float, int] | None = None
+        self._n_before = len(state.history)
         self._losses: list[torch.Tensor] = []
 
     @property
@@ -90,6 +91,7 @@ class AccuracyLogger(Callback):
         """Print the epoch if it is its turn."""
         is_first = self._names is None
         if self._names is None:
+            self._look_back(state)
             others = [name for name in state.logs if name not in state.quantities]
             self._names = [name for name in (*state.quantities, *others) if name in state.logs]
         mark, loss = "", state.logs.get("val_loss", math.nan)
@@ -103,6 +105,13 @@ class AccuracyLogger(Callback):
             self._unprinted = None
         else:
             self._unprinted = line
+
+    def _look_back(self, state: TrainingState) -> None:
+        """Find the best epoch of those before this process, where a run was resumed."""
+        earlier = state.history[self._n_before : -1]
+        for row in earlier:
+            if row.get("val_loss", math.nan) < (math.inf if self._best is None else self._best[0]):
+                self._best = (row["val_loss"], int(row["epoch"]))
 
     def on_train_end(self, state: TrainingState) -> None:
         """Print the last epoch, and why training stopped, or which epoch was the best."""

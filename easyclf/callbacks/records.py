@@ -8,6 +8,7 @@ import math
 import os
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
@@ -49,6 +50,7 @@ class FileLogger(Callback):
     def on_train_begin(self, state: TrainingState) -> None:
         """Open the file, before any work that a missing folder could lose."""
         path = check_folder(self.path, type(self).__name__)
+        self._n_written = len(state.history)
         try:
             self._stream = self._open(path)
         except OSError as error:
@@ -65,10 +67,24 @@ class FileLogger(Callback):
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch; a file that fails now costs a warning, not the run."""
+        # Before it those of other processes, where a run was resumed.
+        self._write_all([*self._missing(state, -1), row_of(state)], len(state.history))
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Write what a run had measured that was resumed after its end."""
+        self._write_all([*self._missing(state, None)], len(state.history))
+
+    def _missing(self, state: TrainingState, stop: int | None) -> Iterable[Row]:
+        """The rows of the history, up to one of them, that the file has not."""
+        return state.history[self._n_written : stop]
+
+    def _write_all(self, rows: list[Row], n_written: int) -> None:
         if self._stream is None:
             return
         try:
-            self._write(self._stream, row_of(state))
+            for row in rows:
+                self._write(self._stream, row)
+            self._n_written = n_written
             self._stream.flush()
         except OSError as error:
             warnings.warn(
@@ -134,6 +150,9 @@ class CSVLogger(FileLogger):
             with path.open(newline="", encoding="utf-8") as stream:
                 self._columns = next(csv.reader(stream), None)
         return path.open("a" if self.append else "w", newline="", encoding="utf-8")
+
+    def _missing(self, state: TrainingState, stop: int | None) -> Iterable[Row]:
+        return () if self.append else super()._missing(state, stop)
 
     def _write(self, stream: IO[str], row: Row) -> None:
         writer = csv.writer(stream)

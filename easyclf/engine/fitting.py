@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,10 @@ from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check
 from easyclf.device import HOST, resolve_device, to_device
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import Given
+from easyclf.engine.identity import note_of
+from easyclf.engine.interrupts import ending_the_process
 from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.resuming import Resumption
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
@@ -165,6 +169,7 @@ class Fitting:
         self._initial: Snapshot | None = None
         self.fitted: Fitted | None = None
 
+    @ending_the_process()
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
         """Put everything together and train; hooks are called in the order of the callbacks.
 
@@ -179,9 +184,12 @@ class Fitting:
         MemoryError
             If a batch does not fit into memory; it says how many rows do.
         """
+        resumption = self._resumption = self._find_resumption(callbacks)
+        uses_tapes = self._settings.compile == "auto" and not resumption.tapes_differ
         try:
-            return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
+            return self._run(callbacks, uses_tapes=uses_tapes)
         except TapeDiffers as difference:
+            resumption.begin_anew()
             if self._initial is not None:
                 # Whoever makes modules for the user may give the same weights again.
                 self._initial.restore()
@@ -245,8 +253,23 @@ class Fitting:
                 valid = sources.enter_context(fitted.source(self._valid, is_kept=True))
             plan = self._plan(fitted, min_rows, uses_tapes=uses_tapes)
             state = self._make_state(fitted, train.n_batches(plan.batch_size, plan.min_rows))
-            Trainer(state, self._precision, callbacks, train, valid, plan).fit()
+            trainer = (state, self._precision, callbacks, train, valid, plan, self._resumption)
+            Trainer(*trainer).fit()
         return fitted
+
+    def _find_resumption(self, callbacks: Sequence[Callback]) -> Resumption:
+        """Where the run is kept, and begins; the note is what a run has to have in common."""
+        settings, previous = self._settings, self._previous
+        parts = (
+            vars(settings),
+            self._given.noted(),
+            self._train,
+            self._valid,
+            self._encoder.classes_,
+        )
+        history = History() if previous is None else previous.history
+        note = functools.partial(note_of, *parts)
+        return Resumption(callbacks, note, history, epochs=settings.epochs, seed=settings.seed)
 
     def _place_rows(self) -> tuple[InputFormat, Tensors]:
         """The format that probing begins with, and the first rows, of shape (n_probed, ...)."""

@@ -51,9 +51,11 @@ class Given:
 
     def warn_of(self, later: Given) -> None:
         """Warn if a later fit, which goes on from this one, was given another module."""
-        warn_of_other_module(
-            as_given(self.module, self.keywords), as_given(later.module, later.keywords)
-        )
+        warn_of_other_module(self.noted(), later.noted())
+
+    def noted(self) -> dict[str, str]:
+        """Note the module and its parameters, so that others can be told from them."""
+        return as_given(self.module, self.keywords)
 
 
 def as_given(module: ModuleLike, keywords: Mapping[str, object]) -> dict[str, str]:
@@ -72,13 +74,16 @@ def as_given(module: ModuleLike, keywords: Mapping[str, object]) -> dict[str, st
         By the names of parameters of the estimator. Values that cannot be compared are noted by
         their types alone, and modules and functions by their names.
     """
-    shown = repr(module) if isinstance(module, str | None) else name_of(module)
-    return {"module": shown, **{f"module__{k}": _shown(value) for k, value in keywords.items()}}
+    noted = repr(module) if isinstance(module, str | None) else name_of(module)
+    return {"module": noted, **{f"module__{k}": shown(value) for k, value in keywords.items()}}
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """Write a value so that equal ones are written alike; other objects by their types alone."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key!r}: {shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, (tuple, list)):
-        return f"[{', '.join(map(_shown, value))}]"
+        return f"[{', '.join(map(shown, value))}]"
     if isinstance(value, np.generic):
         value = value.item()
     return repr(value) if isinstance(value, _PLAIN) else name_of(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,6 +38,13 @@ class NoTapes:
 
     def forget(self) -> None:
         """There is nothing to forget."""
+
+    def progress(self) -> list[dict[str, Any]]:
+        """No player is anywhere."""
+        return []
+
+    def go_on_from(self, progress: Sequence[Mapping[str, Any]]) -> None:
+        """There is nothing to go on with."""
 
 
 class NoPlayer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -119,6 +119,19 @@ class Tapes:
         for player in self._players:
             player.forget()
 
+    def progress(self) -> list[dict[str, Any]]:
+        """Say how far the players are, for a run that goes on in another process."""
+        return [player.progress() for player in self._players]
+
+    def go_on_from(self, progress: Sequence[Mapping[str, Any]]) -> None:
+        """Play from tapes what would be played from them had the run not ended.
+
+        A tape and the function that it was made of may round differently, so the same batches have
+        to come from it.
+        """
+        for player, of_player in zip(self._players, progress, strict=False):
+            player.go_on_from(of_player)
+
 
 class Player:
     """Tapes of one function of batches, one for each shape that comes often.
@@ -139,11 +152,15 @@ class Player:
     ) -> None:
         self._module, self._head, self._function = module, head, function
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
+        self._n_planned = n_calls
         self._tapes: dict[Hashable, Tape] = {}
         self._uses: Counter[Hashable] = Counter()
         self.n_calls_made = 0
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
+        # Shapes of a run that this one goes on with: how often each was seen and played, and how
+        # far its tape was.
+        self._earlier: dict[str, tuple[int, int, bool, bool]] = {}
         # What ran for batches of a shape, and all that it can read.
         self._witnesses: dict[Hashable, Witness] = {}
         self._readings: dict[Hashable, CodeReading] = {}
@@ -169,6 +186,8 @@ class Player:
         x, y, weight = batch
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
+        if self._earlier:
+            self._make_again(batch, shape)
         tape = self._tapes.get(shape)
         if tape is not None and self._is_exposed:
             # Where it would be switched without the tape.
@@ -240,9 +259,50 @@ class Player:
         self._seen.clear()
         self._witnesses.clear()
         self._readings.clear()
+        self._earlier.clear()
         # As many as are left.
         self._n_calls = max(0, self._n_calls - self._calls + 1)
         self._calls = 1
+
+    def progress(self) -> dict[str, Any]:
+        """Say how often the function came, and what there is for each shape of batches."""
+        shapes = {
+            repr(shape): (n_seen, self._uses[shape], shape in self._witnesses, shape in self._tapes)
+            for shape, n_seen in self._seen.items()
+        }
+        return {
+            "n_planned": self._n_planned,
+            "n_calls": self._n_calls,
+            "calls": self._calls,
+            "n_made": self.n_calls_made,
+            "shapes": {**self._earlier, **shapes},
+        }
+
+    def go_on_from(self, progress: Mapping[str, Any]) -> None:
+        """Count on, and make the tapes again when their shapes come."""
+        if not self._n_calls:
+            return
+        self._n_calls, self._calls = progress["n_calls"], progress["calls"]
+        if self._n_calls:
+            # More epochs may be planned now.
+            self._n_calls += self._n_planned - progress["n_planned"]
+        self.n_calls_made, self._earlier = progress["n_made"], dict(progress["shapes"])
+
+    def _make_again(self, batch: Batch, shape: Hashable) -> None:
+        """Make the tape that an earlier process had for a shape; nothing else is changed."""
+        n_seen, n_uses, is_observed, has_tape = self._earlier.pop(repr(shape), (0, 0, False, False))
+        if not n_seen:
+            return
+        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        before, is_training = _snapshot(state), self._module.training
+        self._seen[shape], self._uses[shape] = n_seen, n_uses
+        if is_observed:
+            self._observe(batch, shape)
+        if has_tape and shape in self._witnesses:
+            self._record(batch, shape)
+        before.restore_changed()
+        if self._module.training is not is_training:
+            _ = self._module.train(is_training)
 
     def _is_current(self, shape: Hashable) -> bool:
         """Whether nothing has changed since the code was read."""

@@ -126,8 +126,8 @@ class ModelCheckpoint:
         ([("a b", EarlyStopping())], "the name 'a b'"),
         ([("a", EarlyStopping(), 3)], "a pair is a name and a callback"),
         ([(EarlyStopping(), "a")], "a pair is a name and a callback"),
-        ([ModelCheckpoint()], r"in it instead; use `EarlyStopping\(\)`, which also keeps the best"),
-        ([ModelCheckpoint], r"use `EarlyStopping\(\)`"),
+        ([ModelCheckpoint()], r"in it instead; use `Checkpoint\(folder\)`, which also resumes"),
+        ([ModelCheckpoint], r"use `Checkpoint\(folder\)`"),
         ([CosineAnnealingLR], r"use `LRScheduler\('CosineAnnealingLR'\)`"),
         (
             [CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))]), 3)],
