@@ -24,18 +24,18 @@ from easyclf.constraints import OF_ESTIMATOR, OF_FIT, check_values
 from easyclf.data import Holdout, SplitLike
 from easyclf.engine import Fitting, Settings
 from easyclf.exceptions import TrainingDiverged
+from easyclf.exportable import Exportable
 from easyclf.losses import LossLike
 from easyclf.metrics import MetricLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
-from easyclf.predictor import Predictor
 from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
 
 
-class Estimator(Predictor, ForwardedParameters):
+class Estimator(Exportable, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training

@@ -34,8 +34,8 @@ FLOORS = {
     ],
     "state": ["state", "displays"],
     "hooks": ["callbacks"],
-    "engine": ["tape", "engine"],
-    "face": ["predictor", "estimator"],
+    "engine": ["tape", "engine", "export"],
+    "face": ["predictor", "exportable", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]
