@@ -110,6 +110,9 @@ class Estimator(Exportable, ForwardedParameters):
     random_state : int, RandomState or None, default=None
         Seed of the initial weights (an instance brings its own), the order of the rows and
         dropout. The global random states of Python, NumPy and torch stay as they are.
+    deterministic : bool, default=False
+        Whether torch may compute in ways alone that give the same result each time, also on a GPU;
+        an operation that has none is an error. No tapes are played then.
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit.
     verbose : {"auto", 0, 1, 2}, default="auto"
@@ -194,6 +197,7 @@ class Estimator(Exportable, ForwardedParameters):
         clip_grad_norm: float | None = None,
         accumulate: int = 1,
         random_state: int | np.random.RandomState | None = None,
+        deterministic: bool = False,
         warm_start: bool = False,
         verbose: int | str = "auto",
         **forwarded: Any,
@@ -212,7 +216,7 @@ class Estimator(Exportable, ForwardedParameters):
         self.compile = compile
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
-        self.random_state = random_state
+        self.random_state, self.deterministic = random_state, deterministic
         self.warm_start = warm_start
         self.verbose = verbose
         self._set_forwarded(forwarded)

@@ -11,7 +11,16 @@ import measure_code
 from measure_code import PACKAGE
 
 FLOORS = {
-    "bedrock": ["exceptions", "checks", "constraints", "vocabulary", "device", "randomness", "run"],
+    "bedrock": [
+        "exceptions",
+        "checks",
+        "constraints",
+        "vocabulary",
+        "device",
+        "randomness",
+        "determinism",
+        "run",
+    ],
     "ground": [
         "nested",
         "snapshots",

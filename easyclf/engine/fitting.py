@@ -16,10 +16,16 @@ from torch import nn
 
 from easyclf.callbacks import Callback
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
+from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import as_given, warn_of_other_module
-from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.probing import (
+    ProbedModule,
+    check_augmentation,
+    fewest_rows,
+    probe_module,
+)
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
@@ -41,17 +47,6 @@ from easyclf.targets import TargetEncoder, class_weights
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
 _MEASURED = ("loss", "accuracy")
-# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
-# when it has seen rows.
-_BATCH_NORMALIZATIONS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.LazyBatchNorm1d,
-    nn.LazyBatchNorm2d,
-    nn.LazyBatchNorm3d,
-    nn.SyncBatchNorm,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +77,7 @@ class Settings:
     compile: bool | str
     clip_grad_norm: float | None
     accumulate: int
+    deterministic: bool
     seed: int
     follows: bool
     module_keywords: Mapping[str, Any]
@@ -177,8 +173,11 @@ class Fitting:
         MemoryError
             If a batch does not fit into memory; it says how many rows do.
         """
+        settings = self._settings
+        # Their products may round otherwise, and whether they are played depends on callbacks.
+        uses_tapes = settings.compile == "auto" and not settings.deterministic
         try:
-            return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
+            return self._run(callbacks, uses_tapes=uses_tapes)
         except TapeDiffers as difference:
             if self._initial is not None:
                 # Whoever makes modules for the user may give the same weights again.
@@ -197,6 +196,7 @@ class Fitting:
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
         with (
             isolated(self._settings.seed, self._device),
+            deterministic_algorithms(self._settings.deterministic),
             torch.enable_grad(),
             ExitStack() as sources,
         ):
@@ -204,7 +204,7 @@ class Fitting:
             # Rows that draw when they are read change no initial weights.
             seed_generators(self._settings.seed, self._device)
             module, frozen = self._build_module(input_format, rows)
-            min_rows = self._fewest_rows(module)
+            min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
             probed = probe_module(
                 module, rows, input_format, self._batch_size(), self._precision.choice
             )
@@ -402,18 +402,3 @@ class Fitting:
 
     def _batch_size(self) -> int:
         return self._train.training_batch_size(self._settings.batch_size)
-
-    def _fewest_rows(self, module: nn.Module) -> int:
-        """Rows that a last batch needs to stand alone: else it joins the one before it.
-
-        Batch normalization cannot take the deviation of one row.
-        """
-        if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
-            return 1
-        n_rows, batch_size = self._train.n_rows, self._batch_size()
-        if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
-            raise ValueError(
-                f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
-                f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
-            )
-        return 2
