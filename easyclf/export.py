@@ -187,7 +187,8 @@ class OnnxFormat(FileFormat):
 
     def __init__(self) -> None:
         for package in ("onnx", "onnxscript", "onnxruntime"):
-            import_optional(package, needed_by="`export` to ONNX")
+            with _silenced():
+                import_optional(package, needed_by="`export` to ONNX")
 
     def write(
         self, program: torch.export.ExportedProgram, inputs: Tensors, metadata: Metadata

@@ -114,7 +114,7 @@ CASES = {
     ),
 }
 IN_TORCH = CASES if TRIES_ALL else ["sigmoid", "in place", "by name", "preprocess"]
-IN_ONNX = CASES if TRIES_ALL else ["large columns"]
+IN_ONNX = CASES if TRIES_ALL else ["by name"]
 
 
 def fit(X, y, **parameters):

@@ -18,6 +18,7 @@ from easyclf.callbacks import Callback
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
 from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
+from easyclf.engine.compiled import CompiledForward
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import as_given, warn_of_other_module
 from easyclf.engine.probing import (
@@ -387,7 +388,7 @@ class Fitting:
             steps_per_epoch=n_batches and math.ceil(n_batches / settings.accumulate),
         )
         if settings.compile is True:
-            state.forward = torch.compile(fitted.module)
+            state.forward = CompiledForward(fitted.module)
         return state
 
     def _runs_user_code(self) -> bool:
