@@ -11,6 +11,9 @@ from typing import Any
 
 _EXTRAS = {
     "matplotlib": "plot",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "pandas": "frames",
     "polars": "frames",
     "tensorboard": "tensorboard",

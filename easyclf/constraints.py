@@ -157,6 +157,7 @@ OF_ESTIMATOR = {
     "clip_grad_norm": [positive(), NONE],
     "accumulate": [integer(1)],
     "random_state": [SEED, RANDOM_STATE, NONE],
+    "deterministic": [BOOLEAN],
     "warm_start": [BOOLEAN],
     "verbose": [text("auto"), integers(0, 1, 2)],
 }

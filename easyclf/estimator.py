@@ -25,20 +25,20 @@ from easyclf.constraints import OF_ESTIMATOR, OF_FIT, check_values
 from easyclf.data import Holdout, SplitLike
 from easyclf.engine import Fitting, Settings
 from easyclf.exceptions import TrainingDiverged
+from easyclf.exportable import Exportable
 from easyclf.losses import LossLike
 from easyclf.metrics import MetricLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
-from easyclf.predictor import Predictor
 from easyclf.randomness import draw_seed
 from easyclf.saving import Savable
 from easyclf.targets import read_labels
 from easyclf.threads import safe_threads
 
 
-class Estimator(Savable, Predictor, ForwardedParameters):
+class Estimator(Savable, Exportable, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training
@@ -113,6 +113,9 @@ class Estimator(Savable, Predictor, ForwardedParameters):
     random_state : int, RandomState or None, default=None
         Seed of the initial weights (an instance brings its own), the order of the rows and
         dropout. The global random states of Python, NumPy and torch stay as they are.
+    deterministic : bool, default=False
+        Whether torch may compute in ways alone that give the same result each time, also on a GPU;
+        an operation that has none is an error. No tapes are played then.
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit.
     verbose : {"auto", 0, 1, 2}, default="auto"
@@ -197,6 +200,7 @@ class Estimator(Savable, Predictor, ForwardedParameters):
         clip_grad_norm: float | None = None,
         accumulate: int = 1,
         random_state: int | np.random.RandomState | None = None,
+        deterministic: bool = False,
         warm_start: bool = False,
         verbose: int | str = "auto",
         **forwarded: Any,
@@ -215,7 +219,7 @@ class Estimator(Savable, Predictor, ForwardedParameters):
         self.compile = compile
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
-        self.random_state = random_state
+        self.random_state, self.deterministic = random_state, deterministic
         self.warm_start = warm_start
         self.verbose = verbose
         self._set_forwarded(forwarded)

@@ -22,6 +22,7 @@ from easyclf.callbacks import (
 )
 from easyclf.data import Reader
 from easyclf.decisions import cheapest, with_uncertain
+from easyclf.determinism import deterministic_algorithms
 from easyclf.displays import LearningRateDisplay
 from easyclf.engine import Fitted, FittedAttribute
 from easyclf.history import History
@@ -51,6 +52,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
     metrics: Sequence[MetricLike] | None
     cache: bool
     precision: str
+    deterministic: bool
 
     @safe_threads()
     def predict(
@@ -200,9 +202,9 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         check_is_fitted(self)
         fitted = self._fitted
         reader = self._reader(fitted, is_cached=False)
-        return fitted.evaluate(
-            reader.read_labelled(X, y, sample_weight, fitted.encoder), self._read_metrics()
-        )
+        rows = reader.read_labelled(X, y, sample_weight, fitted.encoder)
+        with deterministic_algorithms(self.deterministic):
+            return fitted.evaluate(rows, self._read_metrics())
 
     def find_lr(
         self,
@@ -372,7 +374,8 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         check_is_fitted(self)
         fitted = self._fitted
         rows = self._reader(fitted, is_cached=False).read_inputs(X)
-        return fitted, fitted.outputs(rows)
+        with deterministic_algorithms(self.deterministic):
+            return fitted, fitted.outputs(rows)
 
 
 def _checked_names(

@@ -16,6 +16,8 @@ from easyclf.device import HOST, generator_state, seed_device, set_generator_sta
 _64_BITS = 2**64 - 1
 # The random states are the process's: whoever seeds them keeps other threads waiting.
 _lock = threading.RLock()
+# `is_guest` is set in a thread that goes on under the random states of another one.
+_this_thread = threading.local()
 
 
 def _renew_lock() -> None:
@@ -108,7 +110,7 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
     """
     lock = _lock
     if not lock.acquire(blocking=waits):
-        with _callers.kept():
+        with _callers.kept(), _as_guest():
             yield
         return
     try:
@@ -119,8 +121,25 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
 
 
 @contextmanager
+def _as_guest() -> Iterator[None]:
+    was_guest = getattr(_this_thread, "is_guest", False)
+    _this_thread.is_guest = True
+    try:
+        yield
+    finally:
+        _this_thread.is_guest = was_guest
+
+
+@contextmanager
 def own_states(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python, NumPy and torch inside the block, and put their states back after it."""
+    """Seed Python, NumPy and torch inside the block, and put their states back after it.
+
+    In a thread that goes on under the states of another one nothing is seeded: they are the
+    other's, who draws from them meanwhile.
+    """
+    if getattr(_this_thread, "is_guest", False):
+        yield
+        return
     of_device = None if device.type == HOST.type else generator_state(device)
     try:
         with _callers.kept():

@@ -19,6 +19,7 @@ FLOORS = {
         "device",
         "randomness",
         "threads",
+        "determinism",
         "documents",
         "safetensors",
         "persistence",
@@ -48,8 +49,8 @@ FLOORS = {
     ],
     "state": ["state", "displays"],
     "hooks": ["callbacks"],
-    "engine": ["tape", "engine"],
-    "face": ["predictor", "saving", "estimator"],
+    "engine": ["tape", "engine", "export"],
+    "face": ["predictor", "saving", "exportable", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]

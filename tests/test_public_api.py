@@ -73,6 +73,7 @@ def test_parameters_are_those_of_the_contract():
         "clip_grad_norm",
         "accumulate",
         "random_state",
+        "deterministic",
         "warm_start",
         "verbose",
     ]

@@ -17,12 +17,19 @@ from torch import nn
 
 from easyclf.callbacks import Callback
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
+from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
+from easyclf.engine.compiled import CompiledForward
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import Given
 from easyclf.engine.identity import note_of
 from easyclf.engine.interrupts import ending_the_process
-from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.probing import (
+    ProbedModule,
+    check_augmentation,
+    fewest_rows,
+    probe_module,
+)
 from easyclf.engine.resuming import Resumption
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
@@ -46,17 +53,6 @@ from easyclf.weights import InitialWeights
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
 _MEASURED = ("loss", "accuracy")
-# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
-# when it has seen rows.
-_BATCH_NORMALIZATIONS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.LazyBatchNorm1d,
-    nn.LazyBatchNorm2d,
-    nn.LazyBatchNorm3d,
-    nn.SyncBatchNorm,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +83,7 @@ class Settings:
     compile: bool | str
     clip_grad_norm: float | None
     accumulate: int
+    deterministic: bool
     seed: int
     follows: bool
     module_keywords: Mapping[str, Any]
@@ -184,8 +181,11 @@ class Fitting:
         MemoryError
             If a batch does not fit into memory; it says how many rows do.
         """
+        settings = self._settings
         resumption = self._resumption = self._find_resumption(callbacks)
-        uses_tapes = self._settings.compile == "auto" and not resumption.tapes_differ
+        # Their products may round otherwise, and whether they are played depends on callbacks.
+        uses_tapes = settings.compile == "auto" and not settings.deterministic
+        uses_tapes &= not resumption.tapes_differ
         try:
             return self._run(callbacks, uses_tapes=uses_tapes)
         except TapeDiffers as difference:
@@ -207,6 +207,7 @@ class Fitting:
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
         with (
             isolated(self._settings.seed, self._device),
+            deterministic_algorithms(self._settings.deterministic),
             torch.enable_grad(),
             ExitStack() as sources,
         ):
@@ -214,7 +215,7 @@ class Fitting:
             # Rows that draw when they are read change no initial weights.
             seed_generators(self._settings.seed, self._device)
             module, frozen = self._build_module(input_format, rows)
-            min_rows = self._fewest_rows(module)
+            min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
             probed = probe_module(
                 module, rows, input_format, self._batch_size(), self._precision.choice
             )
@@ -260,15 +261,9 @@ class Fitting:
     def _find_resumption(self, callbacks: Sequence[Callback]) -> Resumption:
         """Where the run is kept, and begins; the note is what a run has to have in common."""
         settings, previous = self._settings, self._previous
-        parts = (
-            vars(settings),
-            self._given.noted(),
-            self._train,
-            self._valid,
-            self._encoder.classes_,
-        )
+        parts = (self._train, self._valid, self._encoder.classes_)
         history = History() if previous is None else previous.history
-        note = functools.partial(note_of, *parts)
+        note = functools.partial(note_of, vars(settings), self._given.noted(), *parts)
         return Resumption(callbacks, note, history, epochs=settings.epochs, seed=settings.seed)
 
     def _place_rows(self) -> tuple[InputFormat, Tensors]:
@@ -409,7 +404,7 @@ class Fitting:
             steps_per_epoch=n_batches and math.ceil(n_batches / settings.accumulate),
         )
         if settings.compile is True:
-            state.forward = torch.compile(fitted.module)
+            state.forward = CompiledForward(fitted.module)
         return state
 
     def _runs_user_code(self) -> bool:
@@ -424,18 +419,3 @@ class Fitting:
 
     def _batch_size(self) -> int:
         return self._train.training_batch_size(self._settings.batch_size)
-
-    def _fewest_rows(self, module: nn.Module) -> int:
-        """Rows that a last batch needs to stand alone: else it joins the one before it.
-
-        Batch normalization cannot take the deviation of one row.
-        """
-        if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
-            return 1
-        n_rows, batch_size = self._train.n_rows, self._batch_size()
-        if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
-            raise ValueError(
-                f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
-                f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
-            )
-        return 2
