@@ -12,6 +12,7 @@ from easyclf.callbacks import (
     GradientNorm,
     JSONLogger,
     LambdaCallback,
+    LivePlot,
     LRScheduler,
     ProgressBar,
     ReduceLROnPlateau,
@@ -21,6 +22,7 @@ from easyclf.callbacks import (
     Unfreeze,
 )
 from easyclf.data import MultiInput, SliceDataset
+from easyclf.displays import TrainingDisplay
 from easyclf.estimator import Estimator
 from easyclf.exceptions import TrainingDiverged
 from easyclf.mlp import MLP
@@ -41,6 +43,7 @@ __all__ = [
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",
+    "LivePlot",
     "MultiInput",
     "ProgressBar",
     "ReduceLROnPlateau",
@@ -48,6 +51,7 @@ __all__ = [
     "StopAt",
     "TensorBoard",
     "TimeLimit",
+    "TrainingDisplay",
     "TrainingDiverged",
     "Unfreeze",
 ]

@@ -31,11 +31,12 @@ from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
 from easyclf.predictor import Predictor
+from easyclf.presenter import Presenter
 from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
 
 
-class Estimator(Predictor, ForwardedParameters):
+class Estimator(Predictor, Presenter, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training

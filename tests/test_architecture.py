@@ -15,6 +15,8 @@ FLOORS = {
     "ground": [
         "nested",
         "snapshots",
+        "displays",
+        "sketches",
         "history",
         "constructors",
         "parameters",
@@ -32,10 +34,10 @@ FLOORS = {
         "metrics",
         "data",
     ],
-    "state": ["state", "displays"],
+    "state": ["state", "summary"],
     "hooks": ["callbacks"],
     "engine": ["tape", "engine"],
-    "face": ["predictor", "estimator"],
+    "face": ["predictor", "presenter", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]

@@ -4,6 +4,7 @@ from easyclf.callbacks.base import Callback, LambdaCallback
 from easyclf.callbacks.base import Hooks as Hooks
 from easyclf.callbacks.base import give_results as give_results
 from easyclf.callbacks.base import results_of as results_of
+from easyclf.callbacks.live_plot import LivePlot
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
 from easyclf.callbacks.loggers import is_watched as is_watched
 from easyclf.callbacks.naming import CallbackLike as CallbackLike
@@ -28,6 +29,7 @@ __all__ = [
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",
+    "LivePlot",
     "ProgressBar",
     "ReduceLROnPlateau",
     "StopAt",

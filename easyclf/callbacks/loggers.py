@@ -217,6 +217,10 @@ def is_watched() -> bool:
     """Whether somebody looks on: in a terminal or a notebook, and in the main process."""
     if not is_main_process():
         return False
+    return is_in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def is_in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter's."""
     shell = sys.modules.get("IPython")
-    in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
-    return in_notebook or (sys.stderr is not None and sys.stderr.isatty())
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
