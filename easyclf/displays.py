@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
+# The legend of several runs is long: it stands above its panel, and hides no curve.
+_ABOVE = {"loc": "lower left", "bbox_to_anchor": (0, 1.02), "borderaxespad": 0}
 # A fitted estimator, or one of scikit-learn's around it, which have no types.
 Trained: TypeAlias = Any
 
@@ -178,15 +180,21 @@ class TrainingDisplay:
         """
         import_optional("matplotlib", needed_by="TrainingDisplay.plot")
         names = self._quantities(quantities, is_one=ax is not None and hasattr(ax, "plot"))
-        axes = _new_panels(len(names)) if ax is None else np.ravel(np.asarray(ax, dtype=object))
+        n_runs = len(self.histories)
+        if ax is None:
+            axes = _new_panels(len(names), n_runs)
+        else:
+            axes = np.ravel(np.asarray(ax, dtype=object))
         if len(axes) != len(names):
             raise ValueError(
                 f"`ax` has {len(axes)} panel(s) for the {len(names)} quantities {names}; give one "
                 "Axes for each, or fewer `quantities`."
             )
         self.lines_ = []
+        # In figures of others there may be no room above the panels.
+        place = _ABOVE if ax is None and n_runs > 1 else {}
         for panel, name in zip(axes, names, strict=True):
-            self._draw_panel(panel, name)
+            self._draw_panel(panel, name, place)
         self.axes_, self.ax_, self.figure_ = axes, axes[0], axes[0].figure
         return self
 
@@ -199,7 +207,7 @@ class TrainingDisplay:
                 _ = self.histories[0][name]  # which says what there is
         return names
 
-    def _draw_panel(self, ax: Axes, quantity: str) -> None:
+    def _draw_panel(self, ax: Axes, quantity: str, legend_place: Mapping[str, Any]) -> None:
         """Draw a quantity of all runs, with a legend."""
         is_alone = len(self.histories) == 1
         styles: dict[str, str] = {}
@@ -230,7 +238,7 @@ class TrainingDisplay:
         ax.set(xlabel="epoch", ylabel=quantity)
         ax.locator_params(axis="x", integer=True)
         if ax.get_legend_handles_labels()[0]:
-            ax.legend(fontsize="small")
+            ax.legend(fontsize="small", **legend_place)
 
     def _draw_steps(self, ax: Axes, quantity: str, color: str) -> None:
         steps = self.steps or {}
@@ -239,7 +247,7 @@ class TrainingDisplay:
                 steps["epoch"],
                 steps[quantity],
                 color=color,
-                alpha=0.4,
+                alpha=0.55,
                 linewidth=0.9,
                 label="steps",
             )
@@ -292,12 +300,14 @@ def _differences(estimators: Sequence[Trained]) -> list[str] | None:
     return names if all(names) and len(set(names)) == len(names) else None
 
 
-def _new_panels(n_panels: int) -> NDArray[np.object_]:
+def _new_panels(n_panels: int, n_runs: int) -> NDArray[np.object_]:
     """Make a figure with so many panels, at most three beside one another."""
     plt = import_optional("matplotlib.pyplot", needed_by="TrainingDisplay.plot")
     n_columns = min(3, n_panels)
     n_rows = -(-n_panels // n_columns)
-    size = (4.5 * n_columns, 3.2 * n_rows)
+    # Inches; several runs have a legend above each panel.
+    height = 3.2 + (0.2 * (n_runs + 2) if n_runs > 1 else 0)
+    size = (4.5 * n_columns, height * n_rows)
     _, axes = plt.subplots(n_rows, n_columns, figsize=size, layout="constrained", squeeze=False)
     for ax in axes.ravel()[n_panels:]:
         ax.remove()
@@ -382,12 +392,13 @@ class LearningRateDisplay:
         if ax is None:
             _, ax = plt.subplots(figsize=(5, 3.2), layout="constrained")
         assert ax is not None
-        ax.plot(self.lr_, self.loss_)
+        (line,) = ax.plot(self.lr_, self.loss_)
         if self.suggestion_ is not None:
             place = int(np.flatnonzero(self.lr_ == self.suggestion_)[0])
             label = f"suggestion: {self.suggestion_:.2g}"
-            ax.plot(self.suggestion_, self.loss_[place], "ko", markersize=4, label=label)
-            ax.legend()
+            color = line.get_color()
+            ax.plot(self.suggestion_, self.loss_[place], "o", color=color, label=label)
+            ax.legend(fontsize="small")
         ax.set(xscale="log", xlabel="learning rate", ylabel="loss")
         self.ax_, self.figure_ = ax, ax.figure  # type: ignore[assignment]
         return self
