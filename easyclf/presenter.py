@@ -130,14 +130,20 @@ class Presenter(BaseEstimator):  # type: ignore[misc]
         fitted = self._fitted
         summary = summarize(fitted.module, fitted.optimizer)
         title = f"Module: {type(fitted.module).__name__}, {summary.n_parameters:,} parameters"
-        return _fold(title, summary.table(_MOST_LAYERS)) + _fold(
-            "Training", fitted.history._repr_html_(), is_open=True
-        )
+        module = _fold(title, summary.table(_MOST_LAYERS))
+        return _STYLE + module + _fold("Training", fitted.history._repr_html_(), is_open=True)
+
+
+# Dark notebooks give tables dark rows, within scikit-learn's bright boxes too.
+_STYLE = (
+    "<style>.easyclf-fold {padding: 0 0.7em 0.5em} .easyclf-fold :is(table, tr, th, td) "
+    "{background: none !important; color: inherit !important}</style>"
+)
 
 
 def _fold(title: str, content: str, *, is_open: bool = False) -> str:
     is_open_now = " open" if is_open else ""
     return (
         f'<div class="estimator-table"><details{is_open_now}><summary>{html.escape(title)}'
-        f'</summary><div style="padding: 0 0.7em 0.5em">{content}</div></details></div>'
+        f'</summary><div class="easyclf-fold">{content}</div></details></div>'
     )

@@ -107,20 +107,20 @@ class Summary:
         table : str
             Elements that go into any page.
         """
-        head = "".join(f"<th>{cell}</th>" for cell in self._header())
-        n_left = len(self._header()) - 2
-        rows = []
-        for layer in self.layers[:most_rows]:
-            cells = [
-                f'<td style="text-align: {"left" if place < n_left else "right"}">'
-                f"{html.escape(cell)}</td>"
-                for place, cell in enumerate(self._cells(layer))
-            ]
-            rows.append(f"<tr>{''.join(cells)}</tr>")
-        n_hidden = len(self.layers) - len(rows)
+        rows = [self._html_row("th", self._header())]
+        rows += [self._html_row("td", self._cells(layer)) for layer in self.layers[:most_rows]]
+        n_hidden = len(self.layers) + 1 - len(rows)
         more = f"<p>... and {n_hidden} more; see <code>summary()</code></p>" if n_hidden else ""
         totals = "<br>".join(html.escape(line) for line in self._totals())
-        return f'<table cellpadding="4"><tr>{head}</tr>{"".join(rows)}</table>{more}<p>{totals}</p>'
+        return f'<table cellpadding="4">{"".join(rows)}</table>{more}<p>{totals}</p>'
+
+    def _html_row(self, kind: str, cells: list[str]) -> str:
+        sides = ["left"] * (len(cells) - 2) + ["right"] * 2
+        row = "".join(
+            f'<{kind} style="text-align: {side}">{html.escape(cell)}</{kind}>'
+            for side, cell in zip(sides, cells, strict=True)
+        )
+        return f"<tr>{row}</tr>"
 
     @property
     def _has_shapes(self) -> bool:

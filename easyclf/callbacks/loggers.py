@@ -176,6 +176,8 @@ class ProgressBar(Callback):
         self._bar: Any = tqdm(
             total=total, unit="step", delay=self.delay, leave=None, disable=not is_main_process()
         )
+        # In a notebook tqdm does not know its own word for "unless it stands below another bar".
+        self._bar.leave = not getattr(self._bar, "pos", 0)
 
     def on_epoch_begin(self, state: TrainingState) -> None:
         """Say which epoch it is."""
@@ -196,6 +198,11 @@ class ProgressBar(Callback):
             if name in state.logs and name not in ("lr", "seconds")
         }
         self._bar.set_postfix(figures, refresh=False)
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Fill the bar of a training that was stopped: a notebook shows the rest as a fault."""
+        if state.stop_reason is not None:
+            self._bar.total = self._bar.n
 
     def _move(self, state: TrainingState) -> None:
         self._bar.update(state.step - self._n_shown)
