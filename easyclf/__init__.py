@@ -13,6 +13,7 @@ from easyclf.callbacks import (
     GradientNorm,
     JSONLogger,
     LambdaCallback,
+    LivePlot,
     LRScheduler,
     ProgressBar,
     ReduceLROnPlateau,
@@ -22,6 +23,7 @@ from easyclf.callbacks import (
     Unfreeze,
 )
 from easyclf.data import MultiInput, SliceDataset
+from easyclf.displays import TrainingDisplay
 from easyclf.estimator import Estimator
 from easyclf.exceptions import InvalidFile, TrainingDiverged
 from easyclf.mlp import MLP
@@ -44,6 +46,7 @@ __all__ = [
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",
+    "LivePlot",
     "MultiInput",
     "ProgressBar",
     "ReduceLROnPlateau",
@@ -51,6 +54,7 @@ __all__ = [
     "StopAt",
     "TensorBoard",
     "TimeLimit",
+    "TrainingDisplay",
     "TrainingDiverged",
     "Unfreeze",
 ]

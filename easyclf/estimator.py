@@ -32,13 +32,14 @@ from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
+from easyclf.presenter import Presenter
 from easyclf.randomness import draw_seed
 from easyclf.saving import Savable
 from easyclf.targets import read_labels
 from easyclf.threads import safe_threads
 
 
-class Estimator(Savable, Exportable, ForwardedParameters):
+class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training

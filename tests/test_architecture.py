@@ -28,6 +28,8 @@ FLOORS = {
     "ground": [
         "nested",
         "snapshots",
+        "displays",
+        "sketches",
         "history",
         "constructors",
         "parameters",
@@ -47,10 +49,10 @@ FLOORS = {
         "metrics",
         "data",
     ],
-    "state": ["state", "displays"],
+    "state": ["state", "summary"],
     "hooks": ["callbacks"],
     "engine": ["tape", "engine", "export"],
-    "face": ["predictor", "saving", "exportable", "estimator"],
+    "face": ["predictor", "presenter", "saving", "exportable", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]

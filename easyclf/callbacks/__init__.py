@@ -7,6 +7,7 @@ from easyclf.callbacks.base import results_of as results_of
 from easyclf.callbacks.checkpoints import Checkpoint
 from easyclf.callbacks.checkpoints import checkpoint_among as checkpoint_among
 from easyclf.callbacks.checkpoints import kept_seed as kept_seed
+from easyclf.callbacks.live_plot import LivePlot
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
 from easyclf.callbacks.loggers import is_watched as is_watched
 from easyclf.callbacks.naming import CallbackLike as CallbackLike
@@ -33,6 +34,7 @@ __all__ = [
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",
+    "LivePlot",
     "ProgressBar",
     "ReduceLROnPlateau",
     "StopAt",

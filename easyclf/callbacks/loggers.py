@@ -185,6 +185,8 @@ class ProgressBar(Callback):
         self._bar: Any = tqdm(
             total=total, unit="step", delay=self.delay, leave=None, disable=not is_main_process()
         )
+        # In a notebook tqdm does not know its own word for "unless it stands below another bar".
+        self._bar.leave = not getattr(self._bar, "pos", 0)
 
     def on_epoch_begin(self, state: TrainingState) -> None:
         """Say which epoch it is."""
@@ -206,6 +208,11 @@ class ProgressBar(Callback):
         }
         self._bar.set_postfix(figures, refresh=False)
 
+    def on_train_end(self, state: TrainingState) -> None:
+        """Fill the bar of a training that was stopped: a notebook shows the rest as a fault."""
+        if state.stop_reason is not None:
+            self._bar.total = self._bar.n
+
     def _move(self, state: TrainingState) -> None:
         self._bar.update(state.step - self._n_shown)
         self._n_shown = state.step
@@ -226,6 +233,10 @@ def is_watched() -> bool:
     """Whether somebody looks on: in a terminal or a notebook, and in the main process."""
     if not is_main_process():
         return False
+    return is_in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def is_in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter's."""
     shell = sys.modules.get("IPython")
-    in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
-    return in_notebook or (sys.stderr is not None and sys.stderr.isatty())
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"

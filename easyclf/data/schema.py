@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from easyclf.data.frame_encoder import FrameEncoder
-from easyclf.nested import Shapes
+from easyclf.nested import Shapes, Tensors
 
 # An array or a sparse matrix, as scikit-learn gives it back: neither it nor SciPy has types.
 Checked: TypeAlias = Any
@@ -61,6 +61,22 @@ class RowSchema(NamedTuple):
         if not isinstance(width, int):
             return None
         return [f"x{column}" for column in range(width)] if names is None else list(names)
+
+    def blank_rows(self, n_rows: int) -> Tensors:
+        """Make rows of zeros of this look, of shape (n_rows, ...), in float32."""
+
+        def blank(shape: tuple[int, ...]) -> torch.Tensor:
+            return torch.zeros(n_rows, *shape)
+
+        if self.frame_encoder is not None:
+            return blank((len(self.frame_encoder.names_out()),))
+        shape = self.shape
+        if isinstance(shape, dict):
+            return {name: blank(part) for name, part in shape.items()}
+        several = [part for part in shape if isinstance(part, tuple)]
+        if several:
+            return tuple(blank(part) for part in several)
+        return blank(tuple(part for part in shape if isinstance(part, int)))
 
     def refuse_other(self, schema: RowSchema, estimator_name: str) -> None:
         """Refuse rows of another shape.

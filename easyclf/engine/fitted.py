@@ -182,6 +182,13 @@ class Fitted:
             )
         return outputs
 
+    def pass_few(self, rows: Rows | None, n_rows: int) -> None:
+        """Pass a few rows through the module, in the way of prediction; None are rows of zeros."""
+        x = self.schema.blank_rows(n_rows) if rows is None else rows.first(n_rows)
+        with isolated(self.seed, self.device, waits=False), torch.no_grad():
+            batch = self.input_format.batch(x, None, None, is_own=rows is None)
+            self.precision.run(self.module, batch.x)
+
     def scores(self, metrics: Metrics) -> Callable[[Answered], dict[str, float]] | None:
         """Make a function of outputs that computes the metrics; None where there are none."""
         return functools.partial(metrics.measure, self.head, self.encoder) if metrics else None
