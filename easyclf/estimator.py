@@ -11,14 +11,16 @@ import torch
 from numpy.typing import ArrayLike
 
 from easyclf.callbacks import (
-    AccuracyLogger,
     Callback,
     CallbackLike,
-    ProgressBar,
+    TellsTasks,
+    TrainingRows,
+    are_tasks_told,
     check_callbacks,
-    is_watched,
     named_callbacks,
     plain_callbacks,
+    shown_by,
+    telling_tasks,
 )
 from easyclf.constraints import OF_ESTIMATOR, OF_FIT, check_values
 from easyclf.data import Holdout, SplitLike
@@ -35,7 +37,7 @@ from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
 
 
-class Estimator(Predictor, ForwardedParameters):
+class Estimator(TellsTasks, Predictor, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training
@@ -297,9 +299,8 @@ class Estimator(Predictor, ForwardedParameters):
             settings = Settings.of(
                 self._settings(), seed=seed, epochs=self.epochs, steps_per_epoch=steps_per_epoch
             )
-            self._train(
-                Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
-            )
+            fitting = Fitting(settings, train, valid, reader, encoder, previous)
+            self._train(fitting, self._all_callbacks(), TrainingRows(X, y, sample_weight))
         return self
 
     def partial_fit(
@@ -365,10 +366,12 @@ class Estimator(Predictor, ForwardedParameters):
                 self.__dict__ = before
             raise
 
-    def _train(self, fitting: Fitting, callbacks: Sequence[Callback]) -> None:
+    def _train(
+        self, fitting: Fitting, callbacks: Sequence[Callback], rows: TrainingRows | None = None
+    ) -> None:
         """Train, and keep what was learned: also if the training was cut short or diverged."""
         try:
-            fitting.run(callbacks)
+            telling_tasks(self, fitting, rows)(callbacks)
         except (KeyboardInterrupt, TrainingDiverged):
             if fitting.fitted is not None:
                 self._fitted = fitting.fitted
@@ -407,8 +410,5 @@ class Estimator(Predictor, ForwardedParameters):
 
     def _all_callbacks(self) -> list[Callback]:
         """The user's callbacks, and behind them what `verbose` shows."""
-        callbacks = plain_callbacks(self.callbacks)
-        if self.verbose == "auto":
-            return [*callbacks, ProgressBar(delay=1.5)] if is_watched() else callbacks
-        shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
-        return callbacks + shown[int(self.verbose)]
+        shown = shown_by(self.verbose, is_shown_otherwise=are_tasks_told(self))
+        return plain_callbacks(self.callbacks) + shown

@@ -5,7 +5,7 @@ from easyclf.callbacks.base import Hooks as Hooks
 from easyclf.callbacks.base import give_results as give_results
 from easyclf.callbacks.base import results_of as results_of
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
-from easyclf.callbacks.loggers import is_watched as is_watched
+from easyclf.callbacks.loggers import shown_by as shown_by
 from easyclf.callbacks.naming import CallbackLike as CallbackLike
 from easyclf.callbacks.naming import check_callbacks as check_callbacks
 from easyclf.callbacks.naming import named_callbacks as named_callbacks
@@ -13,6 +13,10 @@ from easyclf.callbacks.naming import plain_callbacks as plain_callbacks
 from easyclf.callbacks.range_test import find_learning_rate as find_learning_rate
 from easyclf.callbacks.records import CSVLogger, JSONLogger
 from easyclf.callbacks.schedules import LRScheduler, ReduceLROnPlateau
+from easyclf.callbacks.sklearn_bridge import TellsTasks as TellsTasks
+from easyclf.callbacks.sklearn_bridge import TrainingRows as TrainingRows
+from easyclf.callbacks.sklearn_bridge import are_tasks_told as are_tasks_told
+from easyclf.callbacks.sklearn_bridge import telling_tasks as telling_tasks
 from easyclf.callbacks.stopping import EarlyStopping, StopAt, TimeLimit
 from easyclf.callbacks.tensorboard import TensorBoard
 from easyclf.callbacks.weights import EMA, SWA, GradientNorm, Unfreeze
