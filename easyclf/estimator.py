@@ -32,12 +32,12 @@ from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
-from easyclf.predictor import Predictor
+from easyclf.pretrained import Pretrained
 from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
 
 
-class Estimator(TellsTasks, Predictor, ForwardedParameters):
+class Estimator(TellsTasks, Pretrained, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training
@@ -272,7 +272,7 @@ class Estimator(TellsTasks, Predictor, ForwardedParameters):
         with self._begun(), self._overridden(overrides):
             self._check_parameters()
             check_values("Estimator.fit", OF_FIT, {"steps_per_epoch": steps_per_epoch})
-            previous = self._fitted if self.warm_start and self._is_fitted() else None
+            previous = self._fitted_for(X) if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
             seed = draw_seed(self.random_state) if previous is None else previous.seed
             holdout = Holdout.of(
@@ -336,7 +336,7 @@ class Estimator(TellsTasks, Predictor, ForwardedParameters):
         """
         with self._begun():
             self._check_parameters()
-            previous = self._fitted if self._is_fitted() else None
+            previous = self._fitted_for(X) if self._is_fitted() else None
             classes = self.classes if classes is None else classes
             self._check_classes(y, classes)
             reader = self._reader(previous)

@@ -24,6 +24,7 @@ FLOORS = {
         "output_kinds",
         "output_choice",
         "heads",
+        "reordering",
         "standardization",
         "mlp",
         "modules",
@@ -35,7 +36,7 @@ FLOORS = {
     "state": ["state", "displays"],
     "hooks": ["callbacks"],
     "engine": ["tape", "engine"],
-    "face": ["predictor", "estimator"],
+    "face": ["predictor", "pretrained", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]
