@@ -23,6 +23,7 @@ EXAMPLES = {
     "frames": (["--epochs", "2"], "adult/adult.data"),
     "names_rnn": (["--epochs", "1"], "names/names_train.csv.gz"),
     "images": (["--epochs", "1"], "hymenoptera/train"),
+    "explain": ([], None),
     "out_of_core": (["--gigabytes", "0.1", "--epochs", "1"], None),
 }
 
