@@ -11,15 +11,17 @@ import torch
 from numpy.typing import ArrayLike
 
 from easyclf.callbacks import (
-    AccuracyLogger,
     Callback,
     CallbackLike,
-    ProgressBar,
+    TellsTasks,
+    TrainingRows,
+    are_tasks_told,
     check_callbacks,
-    is_watched,
     kept_seed,
     named_callbacks,
     plain_callbacks,
+    shown_by,
+    telling_tasks,
 )
 from easyclf.constraints import OF_ESTIMATOR, OF_FIT, check_values
 from easyclf.data import Holdout, SplitLike
@@ -33,13 +35,14 @@ from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
 from easyclf.presenter import Presenter
+from easyclf.pretrained import Pretrained
 from easyclf.randomness import draw_seed
 from easyclf.saving import Savable
 from easyclf.targets import read_labels
 from easyclf.threads import safe_threads
 
 
-class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
+class Estimator(TellsTasks, Savable, Exportable, Pretrained, Presenter, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training
@@ -278,7 +281,7 @@ class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
         with self._begun(), self._overridden(overrides):
             self._check_parameters()
             check_values("Estimator.fit", OF_FIT, {"steps_per_epoch": steps_per_epoch})
-            previous = self._fitted if self.warm_start and self._is_fitted() else None
+            previous = self._fitted_for(X) if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
             seed = self._seed() if previous is None else previous.seed
             holdout = Holdout.of(
@@ -305,9 +308,8 @@ class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
             settings = Settings.of(
                 self._settings(), seed=seed, epochs=self.epochs, steps_per_epoch=steps_per_epoch
             )
-            self._train(
-                Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
-            )
+            fitting = Fitting(settings, train, valid, reader, encoder, previous)
+            self._train(fitting, self._all_callbacks(), TrainingRows(X, y, sample_weight))
         return self
 
     def partial_fit(
@@ -343,7 +345,7 @@ class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
         """
         with self._begun():
             self._check_parameters()
-            previous = self._fitted if self._is_fitted() else None
+            previous = self._fitted_for(X) if self._is_fitted() else None
             classes = self.classes if classes is None else classes
             self._check_classes(y, classes)
             reader = self._reader(previous)
@@ -373,10 +375,12 @@ class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
                 self.__dict__ = before
             raise
 
-    def _train(self, fitting: Fitting, callbacks: Sequence[Callback]) -> None:
+    def _train(
+        self, fitting: Fitting, callbacks: Sequence[Callback], rows: TrainingRows | None = None
+    ) -> None:
         """Train, and keep what was learned: also if the training was cut short or diverged."""
         try:
-            fitting.run(callbacks)
+            telling_tasks(self, fitting, rows)(callbacks)
         except (KeyboardInterrupt, TrainingDiverged):
             if fitting.fitted is not None:
                 self._fitted = fitting.fitted
@@ -420,8 +424,5 @@ class Estimator(Savable, Exportable, Presenter, ForwardedParameters):
 
     def _all_callbacks(self) -> list[Callback]:
         """The user's callbacks, and behind them what `verbose` shows."""
-        callbacks = plain_callbacks(self.callbacks)
-        if self.verbose == "auto":
-            return [*callbacks, ProgressBar(delay=1.5)] if is_watched() else callbacks
-        shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
-        return callbacks + shown[int(self.verbose)]
+        shown = shown_by(self.verbose, is_shown_otherwise=are_tasks_told(self))
+        return plain_callbacks(self.callbacks) + shown

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sklearn.utils.validation import check_is_fitted
-
 from easyclf.export import export
 from easyclf.predictor import Predictor
 
@@ -67,8 +65,7 @@ class Exportable(Predictor):
         >>> program(torch.tensor(X[:2], dtype=torch.float32)).shape
         torch.Size([2, 3])
         """
-        check_is_fitted(self)
-        fitted = self._fitted
+        fitted = self._fitted_for(X)
         rows = None
         if X is not None:
             rows = self._reader(fitted, is_cached=False).read_inputs(X)

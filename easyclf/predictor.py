@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from easyclf.data import Reader
 from easyclf.decisions import cheapest, with_uncertain
 from easyclf.determinism import deterministic_algorithms
 from easyclf.displays import LearningRateDisplay
-from easyclf.engine import Fitted, FittedAttribute
+from easyclf.engine import Fitted, FittedAttribute, Settings, Unseen
 from easyclf.history import History
 from easyclf.metrics import MetricLike, Metrics
 from easyclf.mlp import MLP
@@ -33,6 +34,8 @@ from easyclf.parameters import forwarded
 from easyclf.precision import precision_dtype
 from easyclf.targets import Labels, accuracy, read_labels
 from easyclf.threads import safe_threads
+
+_SHOWING = threading.Lock()
 
 
 class Predictor(ClassifierMixin):  # type: ignore[misc]
@@ -45,7 +48,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
     history_ = FittedAttribute[History]()
     n_iter_ = FittedAttribute[int]()
     device_ = FittedAttribute[torch.device]()
-    _fitted: Fitted
+    _fitted: Fitted | Unseen
     # Parameters of the estimator, which say how rows are read.
     module: ModuleLike
     callbacks: Sequence[CallbackLike] | None
@@ -53,6 +56,10 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
     cache: bool
     precision: str
     deterministic: bool
+
+    if TYPE_CHECKING:
+
+        def _settings(self) -> dict[str, Any]: ...
 
     @safe_threads()
     def predict(
@@ -199,8 +206,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         figures : dict of str to float
             `loss`, `accuracy`, and those of `metrics`.
         """
-        check_is_fitted(self)
-        fitted = self._fitted
+        fitted = self._fitted_for(X)
         reader = self._reader(fitted, is_cached=False)
         rows = reader.read_labelled(X, y, sample_weight, fitted.encoder)
         with deterministic_algorithms(self.deterministic):
@@ -288,8 +294,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         >>> clf.get_feature_names_out().tolist()
         ['age', 'missingindicator_age', 'sex_f', 'sex_m']
         """
-        check_is_fitted(self)
-        fitted, given = self._fitted, getattr(self, "feature_names_in_", None)
+        fitted, given = self._fitted_for(None), getattr(self, "feature_names_in_", None)
         if not isinstance(fitted.module, MLP):
             raise ValueError(
                 "`get_feature_names_out` names what the default module is given; "
@@ -369,10 +374,28 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
             encodes_frames=self.module is None,
         )
 
-    def _outputs(self, X: Any) -> tuple[Fitted, torch.Tensor]:
-        """What was learned, and the raw outputs for all rows, shape (n_samples, n_outputs)."""
+    def _fitted_for(self, X: object) -> Fitted:
+        """What was learned; of a module trained elsewhere, what these first rows show of it."""
         check_is_fitted(self)
         fitted = self._fitted
+        if isinstance(fitted, Fitted):
+            return fitted
+        if X is None:
+            raise ValueError(
+                "The module was trained elsewhere and has been given no rows yet; pass some as "
+                "`from_module(module, classes, X)`, or call `predict` first."
+            )
+        with _SHOWING:
+            if isinstance(self._fitted, Unseen):  # no other thread has been here
+                reader = self._reader(None, is_cached=False)
+                rows = reader.read_inputs(X)
+                settings = Settings.of(self._settings(), seed=fitted.seed, epochs=0)
+                self._fitted = fitted.shown(settings, rows, reader)
+            return self._fitted
+
+    def _outputs(self, X: Any) -> tuple[Fitted, torch.Tensor]:
+        """What was learned, and the raw outputs for all rows, shape (n_samples, n_outputs)."""
+        fitted = self._fitted_for(X)
         rows = self._reader(fitted, is_cached=False).read_inputs(X)
         with deterministic_algorithms(self.deterministic):
             return fitted, fitted.outputs(rows)

@@ -11,7 +11,7 @@ from typing import Any
 from sklearn.base import BaseEstimator, clone
 
 from easyclf.data import Reader
-from easyclf.engine import Fitted
+from easyclf.engine import Fitted, Unseen
 from easyclf.summary import Summary, summarize
 
 # Layers in the estimator's own HTML; `summary` shows all.
@@ -21,7 +21,8 @@ _MOST_LAYERS = 30
 class Presenter(BaseEstimator):  # type: ignore[misc]
     """An estimator that shows its module and its training."""
 
-    _fitted: Fitted
+    _fitted: Fitted | Unseen
+    _fitted_for: Callable[[object], Fitted]
     _is_fitted: Callable[[], bool]
     _reader: Callable[..., Reader]
 
@@ -74,7 +75,7 @@ class Presenter(BaseEstimator):  # type: ignore[misc]
     def _built(self, X: Any, y: Any) -> Fitted:
         """What was fitted; or, before `fit`, what a fit of no epochs makes for these rows."""
         if self._is_fitted():
-            return self._fitted
+            return self._fitted_for(X)
         if X is None:
             raise ValueError(
                 "`summary` needs rows before `fit`, to know the sizes of the module; call "

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from easyclf.codec import CannotBeStored, Decoder, Encoder
-from easyclf.engine import Fitted, Wanted, describe_fitted, make_fitted
+from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
 from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded, is_forwarded, suggestion
@@ -25,6 +25,7 @@ from easyclf.persistence import (
     read_archive,
     write_archive,
 )
+from easyclf.predictor import Predictor
 from easyclf.weights import InitialWeights, read_weights, write_weights
 
 _KIND, _VERSION = "estimator", 1
@@ -33,10 +34,9 @@ _DOCUMENT, _VALUES = "estimator", "values"
 _NEEDED = ("preprocess", "output", "loader__collate_fn")
 
 
-class Savable:
+class Savable(Predictor):
     """An estimator that can be written to files, and read from them."""
 
-    _fitted: Fitted
     _initial_weights: InitialWeights | None = None
     module: ModuleLike
 
@@ -82,8 +82,8 @@ class Savable:
         """
         check_is_fitted(self)
         check_target(path)
-        described = describe_fitted(self._fitted.on_host())
-        parameters, lost = _storable_parameters(self.get_params(deep=False))  # type: ignore[attr-defined]
+        described = describe_fitted(self._fitted_for(None).on_host())
+        parameters, lost = _storable_parameters(self.get_params(deep=False))
         lost |= described.lost
         encoder = Encoder()
         document = encoder.encode(
@@ -154,7 +154,7 @@ class Savable:
 
     @classmethod
     def _check_names(cls, parameters: Mapping[str, Any]) -> None:
-        names: list[str] = cls._parameter_names()  # type: ignore[attr-defined]
+        names: list[str] = cls._parameter_names()
         for name in parameters:
             if name not in names and not is_forwarded(name):
                 raise TypeError(
@@ -172,7 +172,7 @@ class Savable:
         _check_given(stored["lost"], {"module": module, **parameters}, cls.__name__)
         estimator = cls(**{**stored["parameters"], **parameters})
         settings = estimator._settings()
-        if "module" not in estimator.get_params(deep=False):  # type: ignore[attr-defined]
+        if "module" not in estimator.get_params(deep=False):
             # The constructor of a subclass has made it.
             module = settings["module"] if module is None else module
         settings["module_keywords"] = forwarded(parameters, "module")
@@ -236,22 +236,22 @@ class Savable:
         if not hasattr(self, "_fitted"):
             self._initial_weights = weights
             return self
-        module, optimizer = copy.deepcopy((self._fitted.module, self._fitted.optimizer))
+        before = self._fitted_for(None)
+        module, optimizer = copy.deepcopy((before.module, before.optimizer))
         weights.put_into(module)
-        fitted = replace(self._fitted, module=module, optimizer=optimizer)
-        self._fitted = fitted.recentred()
+        self._fitted = replace(before, module=module, optimizer=optimizer).recentred()
         return self
 
     def _settings(self) -> dict[str, Any]:
         """The parameters, and the weights with which a first fit begins."""
-        settings: dict[str, Any] = super()._settings()  # type: ignore[misc]
+        settings: dict[str, Any] = super()._settings()
         if hasattr(self, "_fitted"):
             # They have been learned from.
-            vars(self).pop("_initial_weights", None)
+            self.__dict__.pop("_initial_weights", None)
         return settings | {"initial_weights": self._initial_weights}
 
     def _state(self) -> dict[str, Any]:
-        state: dict[str, Any] = super()._state()  # type: ignore[misc]
+        state: dict[str, Any] = super()._state()
         if "_fitted" in state:
             state.pop("_initial_weights", None)
         return state

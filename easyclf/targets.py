@@ -152,10 +152,13 @@ class TargetEncoder:
         The sorted classes; for a multilabel target the numbers of its labels.
     is_multilabel : bool
         Whether any number of labels may be true of a row.
+    codes_of_outputs : ndarray of shape (n_classes,), int64, or None
+        The codes of the classes in the order of the module's outputs, where that is another one.
     """
 
     classes_: Labels
     is_multilabel: bool
+    codes_of_outputs: NDArray[np.int64] | None = None
 
     def fit(self, labels: Labels | None, classes: ArrayLike | None = None) -> TargetEncoder:
         """Find the classes in `labels`, or take `classes`, of which `labels` may miss some."""
@@ -182,6 +185,16 @@ class TargetEncoder:
                 "least two classes. If this is a part of the data, pass all classes as `classes=`."
             )
         return self
+
+    def name_outputs(self, labels: Labels) -> None:
+        """Note the order in which a module has the classes: `labels`, of shape (n_classes,)."""
+        codes = self.transform(labels, "classes")
+        if not np.array_equal(codes, np.arange(len(codes))):
+            self.codes_of_outputs = codes
+
+    def of_outputs(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Bring one value of each class, shape (n_classes,), into the order of the outputs."""
+        return values if self.codes_of_outputs is None else values[self.codes_of_outputs]
 
     def transform(self, labels: Labels, name: str = "y") -> NDArray[Any]:
         """Turn labels into codes.
@@ -263,7 +276,7 @@ def class_weights(
     Returns
     -------
     weights : Tensor of shape (n_classes,), float64, or None
-        None without `class_weight`.
+        In the order of the module's outputs. None without `class_weight`.
 
     Raises
     ------
@@ -284,7 +297,7 @@ def class_weights(
         present = np.unique(codes)
         weights = np.ones(len(classes))
         weights[present] = compute_class_weight(class_weight, classes=present, y=codes)
-        return torch.from_numpy(weights)
+        return torch.from_numpy(encoder.of_outputs(weights))
     labels = classes.tolist()
     unknown = [label for label in class_weight if label not in labels]
     wrong = {k: w for k, w in class_weight.items() if not (isinstance(w, Real) and 0 <= w < np.inf)}
@@ -296,7 +309,7 @@ def class_weights(
     weights = np.array([dict(class_weight).get(label, 1.0) for label in labels], dtype=float)
     if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
-    return torch.from_numpy(weights)
+    return torch.from_numpy(encoder.of_outputs(weights))
 
 
 def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -> float:

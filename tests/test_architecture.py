@@ -39,6 +39,7 @@ FLOORS = {
         "output_kinds",
         "output_choice",
         "heads",
+        "reordering",
         "standardization",
         "mlp",
         "modules",
@@ -52,7 +53,7 @@ FLOORS = {
     "state": ["state", "summary"],
     "hooks": ["callbacks"],
     "engine": ["tape", "engine", "export"],
-    "face": ["predictor", "presenter", "saving", "exportable", "estimator"],
+    "face": ["predictor", "presenter", "pretrained", "saving", "exportable", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]

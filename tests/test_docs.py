@@ -19,7 +19,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [
     README,
-    *(DOCS / f"{name}.md" for name in ("index", "tour", "performance")),
+    *(DOCS / f"{name}.md" for name in ("index", "tour", "performance", "lines", "faq")),
+    *sorted(DOCS.glob("coming-from-*.md")),
     *sorted(DOCS.glob("guide/*.md")),
 ]
 # A `python` block, and the `text` block right below it, which is what it prints.

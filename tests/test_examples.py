@@ -29,6 +29,7 @@ EXAMPLES = {
     "names_rnn": (["--epochs", "1"], "names/names_train.csv.gz"),
     "images": (["--epochs", "1"], "hymenoptera/train"),
     "export_onnx": ([], None),
+    "explain": ([], None),
     "out_of_core": (["--gigabytes", "0.1", "--epochs", "1"], None),
 }
 

@@ -9,7 +9,7 @@ from easyclf.callbacks.checkpoints import checkpoint_among as checkpoint_among
 from easyclf.callbacks.checkpoints import kept_seed as kept_seed
 from easyclf.callbacks.live_plot import LivePlot
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar
-from easyclf.callbacks.loggers import is_watched as is_watched
+from easyclf.callbacks.loggers import shown_by as shown_by
 from easyclf.callbacks.naming import CallbackLike as CallbackLike
 from easyclf.callbacks.naming import check_callbacks as check_callbacks
 from easyclf.callbacks.naming import named_callbacks as named_callbacks
@@ -18,6 +18,10 @@ from easyclf.callbacks.plateau import ReduceLROnPlateau
 from easyclf.callbacks.range_test import find_learning_rate as find_learning_rate
 from easyclf.callbacks.records import CSVLogger, JSONLogger
 from easyclf.callbacks.schedules import LRScheduler
+from easyclf.callbacks.sklearn_bridge import TellsTasks as TellsTasks
+from easyclf.callbacks.sklearn_bridge import TrainingRows as TrainingRows
+from easyclf.callbacks.sklearn_bridge import are_tasks_told as are_tasks_told
+from easyclf.callbacks.sklearn_bridge import telling_tasks as telling_tasks
 from easyclf.callbacks.stopping import EarlyStopping, StopAt, TimeLimit
 from easyclf.callbacks.tensorboard import TensorBoard
 from easyclf.callbacks.weights import EMA, SWA, GradientNorm, Unfreeze

@@ -240,3 +240,14 @@ def is_in_notebook() -> bool:
     """Whether this is a kernel of Jupyter's."""
     shell = sys.modules.get("IPython")
     return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def shown_by(verbose: int | str, *, is_shown_otherwise: bool) -> list[Callback]:
+    """List the callbacks that show the progress of a fit, as `verbose` of the estimator says.
+
+    Under "auto" there is none where it `is_shown_otherwise`.
+    """
+    if verbose == "auto":
+        return [ProgressBar(delay=1.5)] if is_watched() and not is_shown_otherwise else []
+    shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
+    return shown[int(verbose)]

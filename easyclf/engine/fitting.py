@@ -45,6 +45,7 @@ from easyclf.output_choice import OutputChoice, OutputLike
 from easyclf.parameters import PREFIXES, forwarded
 from easyclf.precision import resolve_precision
 from easyclf.randomness import isolated, seed_generators
+from easyclf.reordering import in_order_of_classes
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
@@ -309,7 +310,7 @@ class Fitting:
             class_weight=class_weights(settings.class_weight, self._encoder, train.codes),
             is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
         )
-        head.to(self._device, self._precision.dtype)
+        head = in_order_of_classes(head, self._encoder).to(self._device, self._precision.dtype)
         check_augmentation(head, probed.input_format, rows, is_weighted=train.is_weighted)
         return head
 

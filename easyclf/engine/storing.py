@@ -37,6 +37,7 @@ from easyclf.output_choice import OutputChoice
 from easyclf.output_kinds import LOG_SOFTMAX, LOGITS, SIGMOID, SOFTMAX, OneVsRestLogits
 from easyclf.precision import FullPrecision, MixedPrecision, Precision
 from easyclf.randomness import isolated
+from easyclf.reordering import ReorderedHead, in_order_of_classes
 from easyclf.targets import TargetEncoder
 from easyclf.weights import put_weights, weights_of
 
@@ -98,6 +99,7 @@ def describe_fitted(fitted: Fitted) -> Described:
         "is_adapted": module.is_adapted if isinstance(module, AdaptsToRows) else None,
         "head": _describe_head(fitted.head),
         "classes": fitted.encoder.classes_,
+        "outputs": fitted.encoder.of_outputs(fitted.encoder.classes_),
         "is_multilabel": fitted.encoder.is_multilabel,
         "precision": type(fitted.precision).__name__,
         "output": _storable(fitted.precision.choice.which, "output", lost),
@@ -147,6 +149,9 @@ def _describe_given(given: Given, lost: dict[str, str]) -> Plain:
 
 
 def _describe_head(head: Head) -> Plain:
+    if isinstance(head, ReorderedHead):
+        # Its order is that of the outputs.
+        head = head.inner
     criterion = head.criterion
     is_known = type(criterion).__name__ in _CRITERIA and not _lost_in(criterion.loss)
     return {
@@ -303,14 +308,15 @@ def make_fitted(values: Mapping[str, Any], tensors: Groups, wanted: Wanted) -> F
     preprocess = parameters["preprocess"] if is_preprocessed else None
     if is_preprocessed and preprocess is None:
         raise ValueError("it has to be given a `preprocess`")
-    head = _make_head(values["head"], parameters)
+    encoder = _make_encoder(values)
+    head = in_order_of_classes(_make_head(values["head"], parameters), encoder)
     head.to(HOST, values["format"]["loss_dtype"])
     return Fitted(
         module,
         _make_optimizer(values["optimizer"], module),
         _make_history(values, tensors["history"]),
         head,
-        _make_encoder(values["classes"], is_multilabel=values["is_multilabel"]),
+        encoder,
         _make_precision(values, parameters),
         make_format(values["format"], preprocess),
         make_schema(values["schema"]),
@@ -355,11 +361,18 @@ def _make_precision(values: Mapping[str, Any], parameters: Mapping[str, Any]) ->
     return precision
 
 
-def _make_encoder(classes: Any, *, is_multilabel: bool) -> TargetEncoder:
+def _make_encoder(values: Mapping[str, Any]) -> TargetEncoder:
+    classes, outputs, is_multilabel = (
+        values[name] for name in ("classes", "outputs", "is_multilabel")
+    )
     labels = np.zeros((1, len(classes)), dtype=np.int64) if is_multilabel else None
     encoder = TargetEncoder().fit(labels, None if is_multilabel else classes)
     if encoder.classes_.dtype != classes.dtype or not np.array_equal(encoder.classes_, classes):
         raise ValueError("its classes are not sorted, or of a type that labels cannot have")
+    if not np.array_equal(np.sort(outputs), classes):
+        raise ValueError("its outputs are not those of its classes")
+    if not is_multilabel:
+        encoder.name_outputs(outputs)
     return encoder
 
 
