@@ -5,6 +5,7 @@ file, and fails where anything but an error of easyclf's own comes of a file.
 """
 
 import collections
+import copy
 import io
 import json
 import random
@@ -130,7 +131,7 @@ def rewritten(data, rng):
         container, key = rng.choice(list(nodes(document)))
         how = rng.random()
         if how < 0.6:
-            container[key] = rng.choice(VALUES)
+            container[key] = copy.deepcopy(rng.choice(VALUES))
         elif how < 0.75:
             del container[key]
         elif how < 0.85 and isinstance(container, list):
@@ -165,7 +166,7 @@ def reshaped(data, rng):
     elif how == 4 and described.get("shape"):
         described["shape"] = [-1, *described["shape"][1:]]
     else:
-        header = rng.choice(VALUES)
+        header = copy.deepcopy(rng.choice(VALUES))
     text = json.dumps(header).encode()
     new_length = rng.choice([len(text)] * 5 + [2**40, len(text) + 1])
     parts[place] = (name, new_length.to_bytes(8, "little") + text + content[8 + length :])
