@@ -28,7 +28,7 @@ from easyclf.persistence import (
 from easyclf.predictor import Predictor
 from easyclf.weights import InitialWeights, read_weights, write_weights
 
-_KIND, _VERSION = "estimator", 1
+_KIND, VERSION = "estimator", 1
 _DOCUMENT, _VALUES = "estimator", "values"
 # Parameters without which the answers would be others; those of the module are such, too.
 _NEEDED = ("preprocess", "output", "loader__collate_fn")
@@ -97,7 +97,7 @@ class Savable(Predictor):
             }
         )
         tensors = {**described.tensors, _VALUES: encoder.tensors}
-        write_archive(path, {_DOCUMENT: document}, tensors, kind=_KIND, version=_VERSION)
+        write_archive(path, {_DOCUMENT: document}, tensors, kind=_KIND, version=VERSION)
         if lost:
             shown = ", ".join(f"`{name}` ({value})" for name, value in lost.items())
             warnings.warn(
@@ -148,7 +148,7 @@ class Savable(Predictor):
             If a parameter is unknown.
         """
         cls._check_names(parameters)
-        archive = read_archive(path, kind=_KIND, version=_VERSION)
+        archive = read_archive(path, kind=_KIND, version=VERSION)
         with naming(path), _consistent(archive):
             return cls._restored(archive, module, trusted, parameters)
 

@@ -167,7 +167,7 @@ def reshaped(data, rng):
     elif how == 4 and described.get("shape"):
         described["shape"] = [-1, *described["shape"][1:]]
     else:
-        header = rng.choice(VALUES)
+        header = copy.deepcopy(rng.choice(VALUES))
     text = json.dumps(header).encode()
     new_length = rng.choice([len(text)] * 5 + [2**40, len(text) + 1])
     parts[place] = (name, new_length.to_bytes(8, "little") + text + content[8 + length :])

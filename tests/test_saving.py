@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from torch import nn
 import saved_modules
 from easyclf import MLP, EarlyStopping, Estimator, InvalidFile
 from easyclf.persistence import read_archive, write_archive
+from easyclf.saving import VERSION
 from saved_modules import Ending, Halves, Lazy, Net, Pictures, make_net
 
 
@@ -604,3 +606,21 @@ def test_a_state_that_a_kernel_would_read_beyond_is_refused(blobs, tmp_path):
 
     with pytest.raises(InvalidFile, match="has the shape of no weight"):
         Estimator.load(path)
+
+
+GOLDEN = sorted(Path(__file__).with_name("golden").glob("*.easyclf"))
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_files_of_every_format_are_read_for_good(path):
+    X = np.linspace(-2, 2, 24).reshape(8, 3)
+
+    clf = Estimator.load(path)
+
+    assert clf.classes_.tolist() == ["maybe", "no", "yes"]
+    assert np.allclose(clf.predict_proba(X), np.load(path.with_suffix(".npy")), atol=1e-6)
+    assert clf.partial_fit(X, np.array(["no", "yes", "maybe", "no"] * 2)).n_iter_ == 4
+
+
+def test_the_present_format_has_a_golden_file():
+    assert f"estimator-{VERSION}" in {path.stem for path in GOLDEN}
