@@ -6,7 +6,7 @@ import os
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -98,6 +98,11 @@ class _CallersStates:
 
 
 _callers = _CallersStates()
+
+
+def kept_states() -> AbstractContextManager[None]:
+    """Put the random states of Python, NumPy and torch on the CPU back after a block."""
+    return _callers.kept()
 
 
 @contextmanager

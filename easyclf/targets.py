@@ -172,7 +172,9 @@ class TargetEncoder:
                     f"{labels.shape[1]} columns; leave `classes` out."
                 )
             return self
-        from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
+        with kept_states():
+            # It takes 20 ms to import, and scikit-learn 1.9 imports rich, which draws.
+            from sklearn.preprocessing import LabelEncoder
 
         if classes is not None and not np.size(np.asarray(classes)):
             raise ValueError("`classes` is empty; give all classes, or None to find them in `y`.")
