@@ -51,13 +51,6 @@ html_theme_options = {
 }
 _WIDE = ("index", "tour", "changelog", "contributing", "errors", "architecture", "gallery/index")
 html_sidebars = {page: [] for page in _WIDE}
-    "index": [],
-    "tour": [],
-    "changelog": [],
-    "contributing": [],
-    "errors": [],
-    "architecture": [],
-}
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
