@@ -49,14 +49,8 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
 }
-html_sidebars = {
-    "index": [],
-    "tour": [],
-    "changelog": [],
-    "contributing": [],
-    "errors": [],
-    "architecture": [],
-}
+_WIDE = ("index", "tour", "changelog", "contributing", "errors", "architecture", "gallery/index")
+html_sidebars = {page: [] for page in _WIDE}
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True

@@ -104,7 +104,8 @@ def front():
         )
     text = "# Gallery\n\nEvery example runs as it is: `python examples/quickstart.py`.\n\n"
     text += "::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n".join(cards) + "::::\n\n"
-    return text + "```{toctree}\n:hidden:\n\n" + "\n".join(names()) + "\n```\n"
+    contents = "\n".join(f"{name} <{name}>" for name in names())
+    return f"{text}```{{toctree}}\n:hidden:\n\n{contents}\n```\n"
 
 
 def write_pages(*_):

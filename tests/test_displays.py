@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from sklearn.exceptions import NotFittedError
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -179,8 +179,8 @@ def test_pipelines_and_searches_are_looked_into(network, blobs, ax):
 def test_what_is_not_fitted_or_has_no_history_is_refused(network, blobs):
     with pytest.raises(NotFittedError):
         TrainingDisplay.from_estimator(Estimator(network))
-    with pytest.raises(TypeError, match=r"easyclf.Estimator.*got a LogisticRegression"):
-        TrainingDisplay.from_estimator(LogisticRegression().fit(*blobs))
+    with pytest.raises(TypeError, match=r"easyclf.Estimator.*got a GaussianNB"):
+        TrainingDisplay.from_estimator(GaussianNB().fit(*blobs))
 
 
 def test_wrong_quantities_panels_and_names_are_refused(history, ax):

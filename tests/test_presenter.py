@@ -12,6 +12,7 @@ from torch import nn
 
 import easyclf.presenter
 from easyclf import Estimator, LambdaCallback
+from easyclf.presenter import Presenter
 
 IS_IN_DIAGRAMS = hasattr(BaseEstimator, "_get_fitted_attr_html")
 
@@ -57,14 +58,12 @@ def test_pipelines_show_it_in_their_diagrams(network, blobs):
 
 
 def test_a_scikit_learn_that_asks_for_nothing_gets_it_below_its_diagram(clf, monkeypatch):
-    monkeypatch.setattr(BaseEstimator, "_html_repr", lambda self: "<p>diagram</p>", raising=False)
-    monkeypatch.setattr(
-        BaseEstimator, "_repr_html_inner", lambda self: "<p>diagram</p>", raising=False
-    )
+    monkeypatch.delattr(Presenter, "_get_fitted_attr_html")
 
     for html in (clf._repr_html_(), clf._repr_mimebundle_()["text/html"]):
-        assert html.startswith("<p>diagram</p>")
+        assert "sk-top-container" in html
         assert html.count("<polyline") == 2
+        assert html.index("sk-top-container") < html.index("<polyline")
 
 
 def test_where_text_is_asked_for_there_is_no_html(clf):
