@@ -33,7 +33,7 @@ print(f"the columns that matter most: {', '.join(most)}")
 figure, axes = plt.subplots(2, 2, figsize=(10, 8), layout="constrained")
 axes[0, 0].barh(X.columns[order], lost.importances_mean[order], xerr=lost.importances_std[order])
 axes[0, 0].set(title="Permutation importance", xlabel="rise of the log loss")
-CalibrationDisplay.from_estimator(clf, X_test, y_test, n_bins=5, ax=axes[0, 1])
+CalibrationDisplay.from_estimator(clf, X_test, y_test, n_bins=5, strategy="quantile", ax=axes[0, 1])
 axes[0, 1].set_title("Calibration")
 PartialDependenceDisplay.from_estimator(
     clf, X_test, most, grid_resolution=10, kind="both", subsample=20, random_state=0, ax=axes[1]

@@ -75,6 +75,19 @@ def test_page_runs_as_it_stands(page):
             assert words(printed.getvalue()) == words(block["printed"]), f"line {line} of {page}"
 
 
+@pytest.mark.usefixtures("_scratch")
+def test_the_lines_for_shap_run_where_it_is_installed():
+    pytest.importorskip("shap")
+    text = read(DOCS / "guide" / "explaining.md")
+    first = BLOCK.search(text)["code"]
+    (lines,) = re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+    namespace = {}
+    exec(f"{first}\n{lines}", namespace)
+
+    assert namespace["explanation"].shape == (5, 6)
+
+
 def test_pages_with_code_are_found():
     """The README, the first page, the tour and most of the guide have code to run."""
     assert {README, DOCS / "index.md", DOCS / "tour.md"} <= set(CODE_PAGES)

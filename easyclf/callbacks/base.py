@@ -344,13 +344,14 @@ def _check_hook(function: types.FunctionType, name: str, *, has_self: bool) -> N
     Raises
     ------
     TypeError
-        If it needs more than one argument, or calls the first one as other libraries do.
+        If it takes none or needs more than one, or calls the first one as other libraries do.
     """
     parameters = list(inspect.signature(function).parameters.values())[has_self:]
     given = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     needed = [parameter for parameter in given if parameter.default is parameter.empty]
     is_foreign = any(parameter.name in _FOREIGN_ARGUMENTS for parameter in given)
-    if len(needed) > 1 or is_foreign:
+    takes_none = not given and not any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(needed) > 1 or is_foreign or takes_none:
         shown = ", ".join(map(str, given))
         raise TypeError(
             f"{name} takes ({shown}); a hook takes one argument, the state of the run: "

@@ -448,3 +448,15 @@ def test_fit_does_not_change_callbacks_as_parameters(blobs):
 
     assert joblib.hash(early) == before
     assert early.best_epoch_ == 2
+
+
+def test_a_hook_that_takes_no_state_is_refused():
+    with pytest.raises(TypeError, match=r"takes \(\); a hook takes one argument"):
+
+        class Deaf(Callback):
+            def on_epoch_end(self): ...
+
+    with pytest.raises(TypeError, match="a hook takes one argument"):
+        LambdaCallback(on_epoch_end=lambda: None)
+
+    LambdaCallback(on_epoch_end=lambda *given: None)

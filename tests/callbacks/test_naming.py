@@ -160,3 +160,10 @@ def test_a_callback_without_kept_arguments_has_no_settings():
 
     assert Silent().get_params() == {}
     assert "callbacks__silent__every" not in estimator(("silent", Silent())).get_params()
+
+
+def test_parameters_of_a_callback_are_not_given_to_the_constructor():
+    with pytest.raises(
+        TypeError, match=r"give it to the callback itself, or to `set_params\(callba"
+    ):
+        Estimator(callbacks=[("early", EarlyStopping())], callbacks__early__patience=3)
