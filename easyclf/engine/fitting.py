@@ -19,7 +19,7 @@ from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check
 from easyclf.device import HOST, resolve_device, to_device
 from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import as_given, warn_of_other_module
-from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.probing import ProbedModule, check_augmentation, fewest_rows, probe_module
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
@@ -36,22 +36,12 @@ from easyclf.precision import resolve_precision
 from easyclf.randomness import isolated, seed_generators
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
+from easyclf.tape import Graphs
 from easyclf.targets import TargetEncoder, class_weights
 
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
 _MEASURED = ("loss", "accuracy")
-# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
-# when it has seen rows.
-_BATCH_NORMALIZATIONS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.LazyBatchNorm1d,
-    nn.LazyBatchNorm2d,
-    nn.LazyBatchNorm3d,
-    nn.SyncBatchNorm,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +144,7 @@ class Fitting:
             check_validation(train, valid)
         self._reader, self._encoder = reader, encoder
         self._device = resolve_device(settings.device)
+        self._graphs = Graphs(self._device) if settings.compile == "graph" else None
         self._precision = resolve_precision(settings.precision, self._device)
         self._precision.choice = OutputChoice(settings.output)
         self._given = as_given(settings.module, settings.module_keywords)
@@ -178,7 +169,7 @@ class Fitting:
             If a batch does not fit into memory; it says how many rows do.
         """
         try:
-            return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
+            return self._run(callbacks, uses_tapes=self._settings.compile in ("auto", "graph"))
         except TapeDiffers as difference:
             if self._initial is not None:
                 # Whoever makes modules for the user may give the same weights again.
@@ -204,7 +195,7 @@ class Fitting:
             # Rows that draw when they are read change no initial weights.
             seed_generators(self._settings.seed, self._device)
             module, frozen = self._build_module(input_format, rows)
-            min_rows = self._fewest_rows(module)
+            min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
             probed = probe_module(
                 module, rows, input_format, self._batch_size(), self._precision.choice
             )
@@ -370,6 +361,7 @@ class Fitting:
             and (self._valid is None or self._valid.can_repeat),
             runs_user_code=self._runs_user_code(),
             score=fitted.scores(settings.metrics),
+            graphs=self._graphs if uses_tapes else None,
         )
 
     def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:
@@ -402,18 +394,3 @@ class Fitting:
 
     def _batch_size(self) -> int:
         return self._train.training_batch_size(self._settings.batch_size)
-
-    def _fewest_rows(self, module: nn.Module) -> int:
-        """Rows that a last batch needs to stand alone: else it joins the one before it.
-
-        Batch normalization cannot take the deviation of one row.
-        """
-        if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
-            return 1
-        n_rows, batch_size = self._train.n_rows, self._batch_size()
-        if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
-            raise ValueError(
-                f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
-                f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
-            )
-        return 2
