@@ -40,6 +40,7 @@ def captures(monkeypatch):
         return count
 
     monkeypatch.setitem(easyclf.device._CAPTURES, "pretend", counted)
+    monkeypatch.setattr("easyclf.tape.tapes._SEEN", 2)
     monkeypatch.setattr("easyclf.tape.tapes._WORTHWHILE", 10)
     return replays
 
@@ -53,7 +54,7 @@ def normalizing():
 
 
 def fit(module=dropping, mode="graph", X=X, y=Y, **parameters):
-    settings = {"epochs": 12, "batch_size": 12, "random_state": 0, "lr": 0.02, "device": DEVICE}
+    settings = {"epochs": 5, "batch_size": 12, "random_state": 0, "lr": 0.02, "device": DEVICE}
     weight = parameters.pop("sample_weight", None)
     clf = Estimator(module, compile=mode, **(settings | parameters))
     return clf.fit(X, y, weight)
@@ -80,7 +81,7 @@ def check_same(captures, *, n_graphs=1, **parameters):
         {"optimizer": "rmsprop"},
         {"clip_grad_norm": 0.1},
         {"class_weight": "balanced", "sample_weight": np.linspace(0.5, 2, 48)},
-        {"validation_split": 0.25, "epochs": 16},
+        {"validation_split": 0.25},
         {"metrics": ["f1_macro"]},
         {"freeze": "0.*"},
     ],
@@ -89,15 +90,16 @@ def check_same(captures, *, n_graphs=1, **parameters):
 def test_a_graph_learns_what_is_learned_without_one(parameters, captures):
     check_same(captures, **parameters)
 
-    assert captures[0] > 25
+    # Two steps showed what runs and what it does; all others are replayed.
+    assert captures[0] >= 12
 
 
 def test_a_short_last_batch_is_played_from_a_tape(captures, caplog):
     with caplog.at_level(logging.DEBUG, logger="easyclf"):
-        check_same(captures, batch_size=20, epochs=24)
+        check_same(captures, batch_size=20, epochs=15)
 
     assert caplog.messages == ["Sequential is trained from a tape."] * 2
-    assert captures[0] == 2 * 24 - 6
+    assert captures[0] == 2 * 15 - 3
 
 
 def test_rates_and_options_that_change_count(captures):
@@ -123,12 +125,12 @@ def test_epochs_from_a_graph_wait_no_more_than_others(captures):
         def on_epoch_end(self, state):
             waits.append(pretend_device.counts()["wait"])
 
-    fit(epochs=40, callbacks=[Count()])
+    fit(epochs=20, callbacks=[Count()])
 
     per_epoch = np.diff(waits).tolist()
     assert min(per_epoch) == 2
-    # The others have a use of a graph that is compared with the module.
-    assert per_epoch.count(2) > 25
+    # The others have a use of a graph that is compared with the module: the 1st, 2nd, 4th, ... .
+    assert per_epoch.count(2) >= 12
 
 
 def test_figures_and_gradients_that_were_given_stay_as_they_are(captures):
@@ -147,27 +149,27 @@ def test_figures_and_gradients_that_were_given_stay_as_they_are(captures):
 
     fit(callbacks=[Keep(), KeepGradients()])
 
-    assert captures[0] > 30
-    assert len({float(value.sum()) for value, _ in kept}) > 50
+    assert captures[0] > 15
+    assert len({float(value.sum()) for value, _ in kept}) > 20
     assert all(torch.equal(value, at_once) for value, at_once in kept)
 
 
 def test_a_graph_is_made_anew_when_its_figures_have_no_more_room(captures, monkeypatch):
     monkeypatch.setattr("easyclf.tape.graph._ROWS", 8)
 
-    check_same(captures, n_graphs=6)
+    check_same(captures, n_graphs=3)
 
-    assert captures == [8, 8, 8, 8, 8, 2]
+    assert captures == [8, 8, 1]
 
 
 def test_a_weight_that_is_replaced_makes_the_graph_anew(captures):
     class Replace(Callback):
         def on_epoch_begin(self, state):
-            if state.epoch == 5:
+            if state.epoch == 3:
                 weight = state.module[0].weight
                 weight.data = weight.data.clone()
 
-    check_same(captures, n_graphs=2, callbacks=[Replace()], epochs=16)
+    check_same(captures, n_graphs=2, callbacks=[Replace()], epochs=8)
 
 
 def test_a_graph_that_differs_begins_the_fit_again(monkeypatch):
@@ -176,10 +178,10 @@ def test_a_graph_that_differs_begins_the_fit_again(monkeypatch):
         return lambda: None
 
     monkeypatch.setitem(easyclf.device._CAPTURES, "pretend", wrong)
-    plain = fit(mode=False, epochs=40)
+    plain = fit(mode=False, epochs=20)
 
     with pytest.warns(UserWarning, match="A recording of Sequential did not do what"):
-        clf = fit(epochs=40)
+        clf = fit(epochs=20)
 
     assert clf.history_["loss"].tolist() == plain.history_["loss"].tolist()
 
@@ -205,7 +207,7 @@ def test_graphs_are_dropped_before_a_batch_size_is_looked_for(captures, monkeypa
         changes = "nothing"
 
         def on_batch_end(self, state):
-            if state.epoch == 9:
+            if state.epoch == 4:
                 limits.enter_context(pretend_device.memory_limit(0, 1))
 
     def try_out(step, batch):
@@ -218,7 +220,7 @@ def test_graphs_are_dropped_before_a_batch_size_is_looked_for(captures, monkeypa
     with ExitStack() as limits, pytest.raises(MemoryError, match="use batch_size=6,"):
         fit(callbacks=[Fill()])
 
-    assert captures[0] > 10
+    assert captures[0] > 5
     assert left == [False]
 
 
@@ -278,14 +280,14 @@ NONE_OF_ITS_STEPS = "none of its steps can be recorded, which needs `accumulate=
     [
         ({"accumulate": 2}, NONE_OF_ITS_STEPS),
         ({"precision": "fp16"}, NONE_OF_ITS_STEPS),
-        ({"optimizer": "lbfgs", "epochs": 1}, NONE_OF_ITS_STEPS),
+        ({"optimizer": "lbfgs", "optimizer__max_iter": 1}, NONE_OF_ITS_STEPS),
         ({"callbacks": [Change()]}, NONE_OF_ITS_STEPS),
         ({"output": lambda outputs: outputs}, NONE_OF_ITS_STEPS),
-        ({"epochs": 3}, "it takes 12 steps, and a graph pays from 15 on"),
+        ({"epochs": 2}, "it takes 8 steps, and a graph pays from 12 on"),
         ({"module": InPlace}, "it changes its inputs in place"),
         ({"module": Literal}, f"it computes on cpu and {DEVICE}"),
-        ({"module": Reading, "epochs": 20}, "it uses `__float__` of torch"),
-        ({"batch_size": -1, "epochs": 20, "X": X[:40], "y": Y[:40]}, None),
+        ({"module": Reading}, "it uses `__float__` of torch"),
+        ({"batch_size": -1, "epochs": 15, "X": X[:40], "y": Y[:40]}, None),
     ],
     ids=str,
 )
@@ -336,7 +338,7 @@ def test_batches_of_ever_other_shapes_are_said_to_be_so(captures):
     loader = torch.utils.data.DataLoader(rows, batch_sampler=Growing())
 
     with pytest.warns(UserWarning, match="no shape of batches came often enough"):
-        Estimator(network(), compile="graph", device=DEVICE, epochs=10).fit(loader)
+        Estimator(network(), compile="graph", device=DEVICE, epochs=5).fit(loader)
     assert not captures
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scenarios import DATA, Items, X, Y, network
+from scenarios import DATA, RECURRENT, Items, X, Y, network
 from test_training import OF_FIT
 from torch import nn
 
@@ -64,6 +64,7 @@ def test_twice_whatever_the_data(kind, tmp_path):
                 nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3)
             )
         },
+        {"module": RECURRENT["LSTM"]},
     ],
     ids=str,
 )
