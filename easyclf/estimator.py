@@ -106,10 +106,11 @@ class Estimator(TellsTasks, Savable, Exportable, Pretrained, Presenter, Forwarde
     output : str, int or callable, default=None
         Which part is answered of what the module returns: a key of a dict ("logits"), a place in a
         tuple, an attribute, or a function. None takes it as it is.
-    compile : {"auto", True, False}, default="auto"
+    compile : {"auto", "graph", True, False}, default="auto"
         How far to go for speed. "auto" records the step of a small module once and plays it from
-        then on, where that is proved to change nothing but rounding; True is `torch.compile`, for
-        large modules and many epochs; False runs everything as it is written.
+        then on, where that is proved to change nothing but rounding; "graph" also captures the
+        recording as a CUDA graph (not yet run on hardware); True is `torch.compile`, for large
+        modules and many epochs; False runs everything as it is written.
     clip_grad_norm : float, default=None
         The norm that each step's gradient is clipped to.
     accumulate : int, default=1

@@ -48,6 +48,7 @@ from easyclf.randomness import isolated, seed_generators
 from easyclf.reordering import in_order_of_classes
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
+from easyclf.tape import Graphs
 from easyclf.targets import TargetEncoder, class_weights
 from easyclf.weights import InitialWeights
 
@@ -158,6 +159,7 @@ class Fitting:
             check_validation(train, valid)
         self._reader, self._encoder = reader, encoder
         self._device = resolve_device(settings.device)
+        self._graphs = Graphs(self._device) if settings.compile == "graph" else None
         self._precision = resolve_precision(settings.precision, self._device)
         self._precision.choice = OutputChoice(settings.output)
         self._given = Given(settings.module, settings.module_keywords)
@@ -185,7 +187,7 @@ class Fitting:
         settings = self._settings
         resumption = self._resumption = self._find_resumption(callbacks)
         # Their products may round otherwise, and whether they are played depends on callbacks.
-        uses_tapes = settings.compile == "auto" and not settings.deterministic
+        uses_tapes = settings.compile in ("auto", "graph") and not settings.deterministic
         uses_tapes &= not resumption.tapes_differ
         try:
             return self._run(callbacks, uses_tapes=uses_tapes)
@@ -388,6 +390,7 @@ class Fitting:
             and (self._valid is None or self._valid.can_repeat),
             runs_user_code=self._runs_user_code(),
             score=fitted.scores(settings.metrics),
+            graphs=self._graphs if uses_tapes else None,
         )
 
     def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:

@@ -27,7 +27,7 @@ from easyclf.precision import Precision
 from easyclf.randomness import epoch_seed, seed_generators
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
-from easyclf.tape import Tapes
+from easyclf.tape import Graphs, Tapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,8 @@ class Plan:
         Whether code of users makes the batches, which may change the module.
     score : callable or None
         It makes the figures of `metrics=` from the outputs of an epoch.
+    graphs : Graphs or None
+        Where the user wants steps that the device takes by itself.
     """
 
     batch_size: int
@@ -68,6 +70,7 @@ class Plan:
     uses_tapes: bool
     runs_user_code: bool
     score: Score | None = None
+    graphs: Graphs | None = None
 
 
 class Trainer:
@@ -117,10 +120,15 @@ class Trainer:
         is_torchs = type(state.optimizer) in vars(torch.optim).values()
         is_exposed = plan.runs_user_code or hooks.run_user_code or not is_torchs
         n_epochs = state.epochs - state.epoch
-        n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
+        is_alone = plan.accumulate == 1 and not changes_steps
+        n_steps = n_epochs * (state.steps_per_epoch or 0) if is_alone else 0
         n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
         self._tapes = tapes = Tapes(
-            state.module, state.head, is_on=plan.uses_tapes, is_exposed=is_exposed
+            state.module,
+            state.head,
+            is_on=plan.uses_tapes,
+            is_exposed=is_exposed,
+            graphs=plan.graphs,
         )
         self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
         self._player = tapes.of(
@@ -153,6 +161,8 @@ class Trainer:
                     state.epoch += 1
                     self._run_epoch(finite, interruption)
                 hooks.call("on_train_end", state)
+            if self._plan.graphs is not None:
+                self._plan.graphs.report()
         finally:
             if state.put_in is not None:
                 state.put_in(False)

@@ -9,15 +9,23 @@ import torch
 from torch import nn
 
 from easyclf.data import Batch
+from easyclf.tape.graph import Graphs
 
 
 class NoTapes:
     """Tapes that never play: it takes what `Tapes` takes."""
 
     def __init__(
-        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+        self,
+        module: nn.Module,
+        head: object,
+        *,
+        is_on: bool = True,
+        is_exposed: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
-        pass
+        if graphs is not None:
+            graphs.refuse("this version of torch lacks what recordings need")
 
     def of(
         self,
@@ -52,6 +60,10 @@ class NoPlayer:
 
     def play(self, batch: Batch) -> None:
         """There is no tape for any batch."""
+
+    def own(self, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        """The gradients, of any shapes: nobody else writes to them."""
+        return gradients
 
 
 class NoUpdate:

@@ -18,6 +18,7 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.nested import Tensors, apply, named_tensors, tensors_of
 from easyclf.snapshots import Snapshot
 from easyclf.tape.compiler import Choice, Tape, compile_recording
+from easyclf.tape.graph import Graph, Graphs
 from easyclf.tape.hooks import check_unhooked
 from easyclf.tape.kernels import faster_kernel
 from easyclf.tape.one_hot import RecordableOneHot
@@ -51,13 +52,21 @@ class Tapes:
         False for a run in which everything is computed as it is written.
     is_exposed : bool, default=False
         Whether code of users runs between the calls, which may change anything.
+    graphs : Graphs, default=None
+        Where tapes of the training are captured.
     """
 
     def __init__(
-        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+        self,
+        module: nn.Module,
+        head: object,
+        *,
+        is_on: bool = True,
+        is_exposed: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head = module, head
-        self._is_on, self._is_exposed = is_on, is_exposed
+        self._is_on, self._is_exposed, self._graphs = is_on, is_exposed, graphs
         self._players: list[Player] = []
         self._n_calls_seen = 0
         self._update: Update | None = None
@@ -81,6 +90,10 @@ class Tapes:
             Batches that will come in all; with 0 no tapes are made.
         """
         n_calls = n_calls if self._is_on else 0
+        # Batches to evaluate are large and few.
+        graphs = self._graphs if training else None
+        if graphs is not None and n_calls < _SEEN + _WORTHWHILE:
+            graphs.refuse(_too_few(n_calls))
         player = Player(
             self._module,
             self._head,
@@ -88,6 +101,7 @@ class Tapes:
             training=training,
             n_calls=n_calls,
             is_exposed=self._is_exposed,
+            graphs=graphs,
         )
         self._players.append(player)
         return player
@@ -149,8 +163,10 @@ class Player:
         training: bool,
         n_calls: int,
         is_exposed: bool,
+        graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head, self._function = module, head, function
+        self._graphs, self._most_rows = graphs, 0
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._n_planned = n_calls
         self._tapes: dict[Hashable, Tape] = {}
@@ -176,8 +192,9 @@ class Player:
         Returns
         -------
         result : tensors and numbers in tuples and lists, or None
-            The memory of the tensors is new. Where a tape is worth its cost the function is
-            called and recorded: the module is in its mode then, and the result is the function's.
+            The memory of the tensors is new; but the next call may write to gradients of a graph,
+            see `own`. Where a tape is worth its cost the function is called and recorded: the
+            module is in its mode then, and the result is the function's.
         """
         if not self._n_calls:
             return None
@@ -197,6 +214,7 @@ class Player:
                 tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
+        self._most_rows = max(self._most_rows, batch.n_rows)
         self._seen[shape] += 1
         n_seen = self._seen[shape]
         n_expected = self._n_calls * n_seen / self._calls
@@ -206,7 +224,16 @@ class Player:
             return self._observe(batch, shape)
         return self._record(batch, shape)
 
+    def own(self, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        """Gradients that `play` gave, of any shapes, in memory that it never writes to again."""
+        if self._graphs is None:
+            return gradients
+        return [None if gradient is None else gradient.clone() for gradient in gradients]
+
     def _play(self, tape: Tape, batch: Batch, shape: Hashable) -> Any:
+        if self._graphs is not None and isinstance(tape, Graph) and tape.is_full:
+            tape = self._tapes[shape] = self._graphs.renewed(tape, batch)
+            del self._uses[shape]
         self._uses[shape] = n_uses = self._uses[shape] + 1
         try:
             # At the 1st, 2nd, 4th, 8th ... use, and at the last of the run.
@@ -376,6 +403,12 @@ class Player:
                 raise NotRecordable("other code runs than before")
             if not self._is_current(shape):
                 raise NotRecordable("its forward pass changes what it reads")
+            # A short last batch comes once an epoch, and a graph takes the memory of a step.
+            if self._graphs is not None and batch.n_rows == self._most_rows:
+                assert isinstance(trial.recording, Recording)
+                known = self._readings[shape].tensors
+                tape = self._tapes[shape]
+                self._tapes[shape] = self._graphs.of(trial.recording, tape, batch, known)
         except NotRecordable as reason:
             self._refuse(reason)
         else:
@@ -392,6 +425,8 @@ class Player:
         """Make no tapes any more."""
         self.forget()
         self._n_calls = 0
+        if self._graphs is not None:
+            self._graphs.refuse(reason)
         _log.debug("%s runs as it is: %s.", type(self._module).__name__, reason)
 
 
@@ -418,6 +453,8 @@ class _Trial:
     ----------
     result : tensors and numbers in tuples and lists
         What the function returned.
+    recording : Recording or NotRecordable
+        What it did, or why that is not known.
 
     Raises
     ------
@@ -440,7 +477,7 @@ class _Trial:
         self._before = _snapshot([*known, *self._inputs])
         try:
             with witness, mode:
-                self.result, self._recording = record(
+                self.result, self.recording = record(
                     lambda: function(batch._replace(x=x)), self._inputs, known
                 )
         except Exception as error:
@@ -452,8 +489,8 @@ class _Trial:
 
     def find_tape(self) -> Tape:
         """A tape that does what the function did."""
-        if isinstance(self._recording, NotRecordable):
-            raise self._recording
+        if isinstance(self.recording, NotRecordable):
+            raise self.recording
         # Where a result is nothing but rounding, another kernel gives something else, or it fails.
         tape = self._try(faster_kernel) or self._try(_as_recorded)
         if tape is None:
@@ -465,9 +502,9 @@ class _Trial:
 
     def _try(self, choose: Choice) -> Tape | None:
         """A tape with these kernels, if it does what the function did."""
-        assert isinstance(self._recording, Recording)
+        assert isinstance(self.recording, Recording)
         try:
-            tape = compile_recording(self._recording, choose)
+            tape = compile_recording(self.recording, choose)
             self._before.restore_changed()
             played = tape(*self._inputs)
             if _is_same([self.result, self._after.values], [played, self._after.live_values()]):
@@ -477,6 +514,18 @@ class _Trial:
         else:
             self._difference = "a replay differs from what it does"
         return None
+
+
+def _too_few(n_calls: int) -> str:
+    """Why nothing is recorded of so many steps."""
+    if n_calls:
+        return f"it takes {n_calls} steps, and a graph pays from {_SEEN + _WORTHWHILE} on"
+    return (
+        "none of its steps can be recorded, which needs `accumulate=1`, batches whose number is "
+        "known and which can be read again, another precision than 'fp16', another optimizer than "
+        "LBFGS, no function as `output`, and no callback that may change a step (see "
+        "`Callback.changes`)"
+    )
 
 
 def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
