@@ -23,7 +23,7 @@ from easyclf.callbacks import (
 )
 from easyclf.data import MultiInput, SliceDataset
 from easyclf.estimator import Estimator
-from easyclf.exceptions import TrainingDiverged
+from easyclf.exceptions import InvalidFile, TrainingDiverged
 from easyclf.mlp import MLP
 from easyclf.vocabulary import FOREIGN_CALLBACKS
 
@@ -40,6 +40,7 @@ __all__ = [
     "EarlyStopping",
     "Estimator",
     "GradientNorm",
+    "InvalidFile",
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",

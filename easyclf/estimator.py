@@ -33,11 +33,12 @@ from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
 from easyclf.predictor import Predictor
 from easyclf.randomness import draw_seed
+from easyclf.saving import Savable
 from easyclf.targets import read_labels
 from easyclf.threads import safe_threads
 
 
-class Estimator(Predictor, ForwardedParameters):
+class Estimator(Savable, Predictor, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -106,6 +106,13 @@ class History:
                     f"`state.logs[{name!r}]` is {value!r}; a quantity of the history is "
                     "one number. Keep other things in an attribute of the callback."
                 ) from error
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], metrics: Iterable[str]) -> History:
+        """Make the history of these rows, and of the names of what `metrics=` measured."""
+        history = cls()
+        history._rows, history.metrics = [dict(row) for row in rows], tuple(metrics)
+        return history
 
     def __copy__(self) -> History:
         copied = History()

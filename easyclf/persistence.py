@@ -276,19 +276,26 @@ def reading(path: PathLike) -> Iterator[tuple[BufferedReader, int]]:
     """
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         raise TypeError(f"`path` is {path!r}; expected a text or a path, as 'model.easyclf'.")
-    try:
+    with naming(path):
+        if not Path(path).exists():
+            raise FileNotFoundError(errno.ENOENT, "There is no such file", str(path))
         # Opening a pipe would wait for a writer.
-        if not Path(path).is_file() and Path(path).exists():
-            raise InvalidFile("it is no file" if not Path(path).is_dir() else "it is a folder")
+        if not Path(path).is_file():
+            raise InvalidFile("it is a folder" if Path(path).is_dir() else "it is no file")
         with Path(path).open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if not size:
                 raise InvalidFile("it is empty")
             yield file, size
+
+
+@contextmanager
+def naming(path: PathLike) -> Iterator[None]:
+    """Have errors about the content of a file begin with its path."""
+    try:
+        yield
     except InvalidFile as error:
         raise InvalidFile(f"{str(path)!r} cannot be read: {error}.") from error.__cause__
-    except FileNotFoundError as error:
-        raise FileNotFoundError(errno.ENOENT, "There is no such file", str(path)) from error
 
 
 class _Written:

@@ -121,7 +121,7 @@ def read_tensors(stream: Stream, size: int) -> tuple[dict[str, torch.Tensor], di
 
     Returns
     -------
-    tensors : dict of str to Tensor
+    tensors : dict of str to Tensor of any shape
         On the host, in new memory. Tied names have the same tensor.
     metadata : dict of str to str
         The further texts in the header, those of tied names left out.
@@ -163,7 +163,7 @@ def read_exactly(stream: Stream, size: int) -> bytearray:
 
 
 def tied_names(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
-    """Find the names that mean what an earlier name means too, each with that name."""
+    """Find the names of tensors of any shapes that have an earlier name too, each with that."""
     names: dict[tuple[object, ...], str] = {}
     ties = {}
     for name, tensor in tensors.items():

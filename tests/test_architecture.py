@@ -39,6 +39,8 @@ FLOORS = {
         "standardization",
         "mlp",
         "modules",
+        "weights",
+        "codec",
         "optimizers",
         "precision",
         "metrics",
@@ -47,7 +49,7 @@ FLOORS = {
     "state": ["state", "displays"],
     "hooks": ["callbacks"],
     "engine": ["tape", "engine"],
-    "face": ["predictor", "estimator"],
+    "face": ["predictor", "saving", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]

@@ -14,6 +14,7 @@ DATA = Path(os.environ.get("EASYCLF_DATA", ROOT.parent / "shared" / "data"))
 EXAMPLES = {
     "quickstart": ([], None),
     "blobs": ([], None),
+    "save_and_load": ([], None),
     "circle": ([], None),
     "diabetes": ([], "pima/diabetes.csv.gz"),
     "titanic": ([], "titanic/train.csv"),

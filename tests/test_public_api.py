@@ -40,6 +40,7 @@ def test_names_are_those_of_the_contract():
         "JSONLogger",
         "TensorBoard",
         "SWA",
+        "InvalidFile",
         "GradientNorm",
         "Unfreeze",
     }

@@ -19,7 +19,7 @@ from easyclf.callbacks import Callback
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
 from easyclf.device import HOST, resolve_device, to_device
 from easyclf.engine.fitted import Fitted
-from easyclf.engine.given import as_given, warn_of_other_module
+from easyclf.engine.given import Given
 from easyclf.engine.identity import note_of
 from easyclf.engine.interrupts import ending_the_process
 from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
@@ -31,7 +31,7 @@ from easyclf.history import History
 from easyclf.losses import LossLike
 from easyclf.metrics import Metrics
 from easyclf.mlp import MLP
-from easyclf.modules import AdaptsToRows, ModuleLike, build_module, freeze
+from easyclf.modules import AdaptsToRows, ModuleLike, freeze
 from easyclf.nested import Tensors, apply, first_of
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.output_choice import OutputChoice, OutputLike
@@ -41,6 +41,7 @@ from easyclf.randomness import isolated, seed_generators
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 from easyclf.targets import TargetEncoder, class_weights
+from easyclf.weights import InitialWeights
 
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
@@ -92,6 +93,7 @@ class Settings:
     optimizer_keywords: Mapping[str, Any]
     loss_keywords: Mapping[str, Any]
     steps_per_epoch: int | None = None
+    initial_weights: InitialWeights | None = None
 
     @classmethod
     def of(
@@ -160,9 +162,9 @@ class Fitting:
         self._device = resolve_device(settings.device)
         self._precision = resolve_precision(settings.precision, self._device)
         self._precision.choice = OutputChoice(settings.output)
-        self._given = as_given(settings.module, settings.module_keywords)
+        self._given = Given(settings.module, settings.module_keywords)
         if previous is not None:
-            warn_of_other_module(previous.given, self._given)
+            previous.given.warn_of(self._given)
             self._given = previous.given
         self._initial: Snapshot | None = None
         self.fitted: Fitted | None = None
@@ -284,11 +286,8 @@ class Fitting:
         """The module on the device, and the names of the weights that are frozen now."""
         settings, previous = self._settings, self._previous
         if previous is None:
-            module = build_module(
-                settings.module,
-                settings.module_keywords,
-                input_format.row_shape(rows),
-                len(self._encoder.classes_),
+            self._given, module = self._given.built(
+                input_format.row_shape(rows), len(self._encoder.classes_), settings.initial_weights
             )
         else:
             module = copy.deepcopy(previous.module)

@@ -4,14 +4,56 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from torch import nn
 
 from easyclf.checks import name_of
-from easyclf.modules import ModuleLike
+from easyclf.modules import ModuleLike, build_module
+from easyclf.nested import Shapes
+from easyclf.weights import InitialWeights
 
 _PLAIN = (bool, int, float, str, bytes, type(None), type)
 _NOT_GIVEN = "not given"
+
+
+@dataclass(frozen=True)
+class Given:
+    """The module and its parameters as the user gave them, and what it was built for.
+
+    Attributes
+    ----------
+    module : class, callable, nn.Module, str or None
+        The user's `module`.
+    keywords : mapping
+        The user's `module__*`, without the prefix.
+    row_shape : tuple of int, or dict or tuple of them
+        The shape of a row as the module gets it; () before it is built.
+    n_outputs : int
+        Number of classes or labels.
+    """
+
+    module: ModuleLike
+    keywords: Mapping[str, Any]
+    row_shape: Shapes = ()
+    n_outputs: int = 0
+
+    def built(
+        self, row_shape: Shapes, n_outputs: int, weights: InitialWeights | None = None
+    ) -> tuple[Given, nn.Module]:
+        """Build the module for such rows, with these weights; give what it was built for, too."""
+        module = build_module(self.module, self.keywords, row_shape, n_outputs)
+        if weights is not None:
+            weights.put_into(module)
+        return replace(self, row_shape=row_shape, n_outputs=n_outputs), module
+
+    def warn_of(self, later: Given) -> None:
+        """Warn if a later fit, which goes on from this one, was given another module."""
+        warn_of_other_module(
+            as_given(self.module, self.keywords), as_given(later.module, later.keywords)
+        )
 
 
 def as_given(module: ModuleLike, keywords: Mapping[str, object]) -> dict[str, str]:
