@@ -758,3 +758,32 @@ def test_what_is_at_hand_after_a_run_is_what_was_asked_for(tmp_path):
         "best_epoch_",
     }
     assert clf.get_params()["callbacks"] == [keep]
+
+
+class Pictures(nn.Module):
+    """Its weights lie in memory in another order than their dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def test_a_run_over_images_goes_on(tmp_path):
+    images = np.random.default_rng(0).random(size=(60, 3, 8, 8), dtype=np.float32)
+
+    def make(name, dies=None):
+        clf = estimator(tmp_path / name, module=Pictures)
+        return fit(clf, dies, X=images, validation_data=None)
+
+    make("cut", 3)
+    resumed = make("cut")
+
+    assert_same(resumed, make("whole"))
+    weight = resumed.module_.layers[0].weight
+    assert resumed.optimizer_.state[weight]["exp_avg"].stride() == weight.stride()
