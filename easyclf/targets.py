@@ -16,6 +16,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from easyclf.randomness import kept_states
+
 Labels = NDArray[Any]
 _SPARSE = (sp.spmatrix, sp.sparray)
 

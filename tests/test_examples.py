@@ -15,6 +15,7 @@ DATA = Path(os.environ.get("EASYCLF_DATA", ROOT.parent / "shared" / "data"))
 # The options that make an example short, and the files that it needs.
 EXAMPLES = {
     "quickstart": ([], None),
+    "resume": ([], None),
     "blobs": ([], None),
     "save_and_load": ([], None),
     "circle": ([], None),

@@ -18,8 +18,8 @@ from easyclf.callbacks.records import check_folder
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
 from easyclf.persistence import Archive, PathLike, read_archive, replacing, write_archive
-from easyclf.safetensors import write_tensors
 from easyclf.state import TrainingState
+from easyclf.weights import weights_of, write_weights
 
 _KIND, _VERSION = "checkpoint", 1
 _NAME = re.compile(r"epoch-(\d{6,})\.ckpt")
@@ -123,6 +123,8 @@ class Checkpoint(Callback):
         if self.monitor is not None:
             check_measured(self, self.monitor, state)
             self._sign = sign_of(self.monitor, "auto", state)
+            # A module may have what no file of weights can hold.
+            weights_of(state.module)
         self.resumed_epoch_: int | None = None
         self.best_score_: float | None = None
         self.best_epoch_: int | None = None
@@ -157,11 +159,8 @@ class Checkpoint(Callback):
         if math.isnan(score) or (best is not None and self._sign * (score - best) <= 0):
             return
         self.best_score_, self.best_epoch_ = score, state.epoch
-        about = {"epoch": str(state.epoch), self.monitor: repr(score)}
-        kept = state.module.state_dict()
-        weights = {name: part for name, part in kept.items() if isinstance(part, torch.Tensor)}
-        with self._warning(), replacing(Path(self.path) / _BEST) as file:
-            file.write(write_tensors(weights, about))
+        with self._warning():
+            write_weights(Path(self.path) / _BEST, state.module)
 
     def state_dict(self) -> dict[str, object]:
         """Give what is known of the best epoch."""

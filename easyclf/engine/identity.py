@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from easyclf.data import Rows
-from easyclf.engine.given import shown
+from easyclf.engine.given import Given, as_given, shown
 from easyclf.metrics import Metrics
 from easyclf.nested import apply, tensors_of
 from easyclf.targets import Labels
@@ -26,7 +26,7 @@ _MOST_CLASSES = 20
 
 def note_of(
     settings: Mapping[str, object],
-    given: Mapping[str, str],
+    given: Given,
     train: Rows,
     valid: Rows | None,
     classes: Labels,
@@ -37,8 +37,8 @@ def note_of(
     ----------
     settings : mapping of str to object
         The fields of `Settings`.
-    given : mapping of str to str
-        The module, as `as_given` notes it.
+    given : Given
+        The module.
     train, valid : Rows
         The rows.
     classes : ndarray of shape (n_classes,)
@@ -49,7 +49,7 @@ def note_of(
     note : dict of str to str
         By the names that users know. Objects are noted by their types.
     """
-    note = dict(given)
+    note = as_given(given.module, given.keywords)
     for name, value in settings.items():
         if name in _LEFT_OUT:
             continue

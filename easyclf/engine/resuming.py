@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from easyclf.callbacks import Callback, checkpoint_among
+from easyclf.codec import CannotBeStored, Decoder, Encoder
 from easyclf.data import Source
-from easyclf.engine.encoding import Encoder, decode
+from easyclf.documents import JSON
 from easyclf.engine.given import shown
 from easyclf.engine.identity import differences
 from easyclf.exceptions import InvalidFile
@@ -242,6 +243,7 @@ class Resumption:
         """Give the optimizer and the callbacks their states."""
         try:
             self._state.optimizer.load_state_dict(kept.optimizer)
+            _lay_out_states(self._state.optimizer)
         except (ValueError, KeyError, RuntimeError) as error:
             self._refuse(kept, f"the state of the optimizer does not fit ({error})")
         states = [(name, callback_state) for name, _, callback_state in kept.callbacks]
@@ -276,7 +278,10 @@ class Resumption:
         if is_last and self._state.put_in is not None:
             groups |= {"learned": weights, "weights": dict(zip(names, finite.values, strict=True))}
         encoder = Encoder()
-        run = {name: encoder.encode(value, name) for name, value in self._kept_now().items()}
+        run = {
+            name: _encoded(encoder, value, f"The `{name}` of the run")
+            for name, value in self._kept_now().items()
+        }
         checkpoint.save(self._state.epoch, {"run": run}, {**groups, "values": encoder.tensors})
 
     def _kept_now(self) -> dict[str, object]:
@@ -307,10 +312,10 @@ class Resumption:
 
 def _read(archive: Archive) -> Kept:
     run = archive.documents.get("run")
-    values = archive.tensors.get("values", {})
     if not isinstance(run, dict) or run.keys() != set(Kept._fields):
-        raise InvalidFile("the checkpoint does not say what it holds")
-    return Kept(**{name: cast(Any, decode(encoded, values)) for name, encoded in run.items()})
+        raise InvalidFile("A checkpoint does not say what it holds.")
+    decoder = Decoder(archive.tensors.get("values", {}))
+    return Kept(**{name: cast(Any, decoder.decode(encoded)) for name, encoded in run.items()})
 
 
 def _figures_of(history: History) -> Tensors:
@@ -395,4 +400,26 @@ def _check_states(callbacks: Sequence[Callback]) -> None:
                     f"{kind.__name__} has `state_dict` without `load_state_dict`, which a resumed "
                     "run gives it back to; write both."
                 )
-            Encoder().encode(callback.state_dict(), f"The state of the callback {kind.__name__}")
+            what = f"The state of the callback {kind.__name__}"
+            _encoded(Encoder(), callback.state_dict(), what)
+
+
+def _encoded(encoder: Encoder, value: object, what: str) -> JSON:
+    try:
+        return encoder.encode(value)
+    except CannotBeStored as error:
+        raise TypeError(
+            f"{what} holds a {error}, which a checkpoint cannot hold; expected numbers, texts, "
+            "None, tensors, arrays, and lists, tuples and dicts of them."
+        ) from error
+
+
+def _lay_out_states(optimizer: torch.optim.Optimizer) -> None:
+    """Lay the states of each weight out in memory as the weight is, as kernels take them."""
+    for weight, state in optimizer.state.items():
+        if not isinstance(weight, torch.Tensor):
+            continue
+        for name, value in state.items():
+            is_alike = isinstance(value, torch.Tensor) and value.shape == weight.shape
+            if is_alike and value.stride() != weight.stride():
+                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
