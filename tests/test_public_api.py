@@ -41,6 +41,9 @@ def test_names_are_those_of_the_contract():
         "TensorBoard",
         "SWA",
         "InvalidFile",
+        "Checkpoint",
+        "LivePlot",
+        "TrainingDisplay",
         "GradientNorm",
         "Unfreeze",
     }

@@ -214,44 +214,10 @@ class Fitting:
             torch.enable_grad(),
             ExitStack() as sources,
         ):
-            input_format, rows = self._place_rows()
-            # Rows that draw when they are read change no initial weights.
-            seed_generators(self._settings.seed, self._device)
-            module, frozen = self._build_module(input_format, rows)
-            min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
-            probed = probe_module(
-                module, rows, input_format, self._batch_size(), self._precision.choice
-            )
-            head = self._bind_head(probed, rows)
-            optimizer = self._make_optimizer(module)
-            assert self._reader.schema is not None
-            fitted = Fitted(
-                module,
-                optimizer,
-                History() if self._previous is None else copy.copy(self._previous.history),
-                head,
-                self._encoder,
-                self._precision,
-                probed.input_format.without_augment(),
-                self._reader.schema,
-                probed.row_numbers,
-                frozen,
-                self._settings.seed,
-                self._given,
-                self._reader.class_names,
-            )
-            self._check_metrics(fitted)
-            self.fitted = fitted = self._adapted(fitted)
+            fitted, train_format, min_rows = self._make_fitted()
             if uses_tapes:
-                self._initial = Snapshot(module)
-            train_format = replace(
-                fitted.input_format,
-                augment=probed.input_format.augment,
-                warns_of_rounding=self._warns_of_rounding(fitted),
-            )
+                self._initial = Snapshot(fitted.module)
             train = sources.enter_context(self._source(fitted, train_format))
-            # Its outputs hold their graph, and with it a step would look as if it had hooks.
-            del probed
             valid = None
             if self._valid is not None:
                 valid = sources.enter_context(fitted.source(self._valid, is_kept=True))
@@ -261,12 +227,53 @@ class Fitting:
             Trainer(*trainer).fit()
         return fitted
 
+    def _make_fitted(self) -> tuple[Fitted, InputFormat, int]:
+        """What is to be trained, how its batches are made, and how few rows one may have.
+
+        The outputs that were probed end here: they hold their graph, and with it a step would
+        look as if it had hooks.
+        """
+        input_format, rows = self._place_rows()
+        # Rows that draw when they are read change no initial weights.
+        seed_generators(self._settings.seed, self._device)
+        module, frozen = self._build_module(input_format, rows)
+        min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
+        probed = probe_module(
+            module, rows, input_format, self._batch_size(), self._precision.choice
+        )
+        head = self._bind_head(probed, rows)
+        optimizer = self._make_optimizer(module)
+        assert self._reader.schema is not None
+        fitted = Fitted(
+            module,
+            optimizer,
+            History() if self._previous is None else copy.copy(self._previous.history),
+            head,
+            self._encoder,
+            self._precision,
+            probed.input_format.without_augment(),
+            self._reader.schema,
+            probed.row_numbers,
+            frozen,
+            self._settings.seed,
+            self._given,
+            self._reader.class_names,
+        )
+        self._check_metrics(fitted)
+        self.fitted = fitted = self._adapted(fitted)
+        train_format = replace(
+            fitted.input_format,
+            augment=probed.input_format.augment,
+            warns_of_rounding=self._warns_of_rounding(fitted),
+        )
+        return fitted, train_format, min_rows
+
     def _find_resumption(self, callbacks: Sequence[Callback]) -> Resumption:
         """Where the run is kept, and begins; the note is what a run has to have in common."""
         settings, previous = self._settings, self._previous
         parts = (self._train, self._valid, self._encoder.classes_)
         history = History() if previous is None else previous.history
-        note = functools.partial(note_of, vars(settings), self._given.noted(), *parts)
+        note = functools.partial(note_of, vars(settings), self._given, *parts)
         return Resumption(callbacks, note, history, epochs=settings.epochs, seed=settings.seed)
 
     def _place_rows(self) -> tuple[InputFormat, Tensors]:
