@@ -245,9 +245,14 @@ def graph_capture(device: torch.device) -> Capture:
     return functools.partial(capture, device)
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: cuBLAS keeps memory for each stream that it saw."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _capture_on_cuda(device: torch.device, work: Callable[[], None]) -> Callable[[], None]:
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    graph, stream = torch.cuda.CUDAGraph(), _side_stream(device)
     with torch.cuda.device(device):
         # What is captured must not be on the default stream, nor what was tried before.
         stream.wait_stream(torch.cuda.current_stream())

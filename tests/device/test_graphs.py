@@ -162,6 +162,29 @@ def test_a_graph_is_made_anew_when_its_figures_have_no_more_room(captures, monke
     assert captures == [8, 8, 1]
 
 
+def test_a_graph_that_was_made_anew_is_compared_at_once(monkeypatch):
+    monkeypatch.setattr("easyclf.tape.graph._ROWS", 10)
+    replays = []
+
+    def first_alone(device, work):
+        replay = capture(device, work)
+        is_first = not replays
+        replays.append(0)
+
+        def play():
+            replays[-1] += 1
+            return replay() if is_first else None
+
+        return play
+
+    monkeypatch.setitem(easyclf.device._CAPTURES, "pretend", first_alone)
+
+    with pytest.warns(UserWarning, match="A recording of Sequential did not do what"):
+        fit(epochs=20)
+
+    assert replays == [10, 1]
+
+
 def test_a_weight_that_is_replaced_makes_the_graph_anew(captures):
     class Replace(Callback):
         def on_epoch_begin(self, state):

@@ -183,7 +183,7 @@ def test_a_graph_on_a_gpu_gives_its_memory_back():
         torch.cuda.empty_cache()
         return torch.cuda.memory_reserved()
 
-    fit(MODULES["linear"], False)  # libraries keep some memory from their first use on
+    fit(MODULES["linear"])  # libraries keep some memory from their first use on
     before = used()
 
     fit(MODULES["linear"])
