@@ -21,7 +21,7 @@ from easyclf.documents import read_document, write_document
 from easyclf.safetensors import read_tensors, write_tensors
 
 tries = settings(
-    max_examples=int(os.environ.get("EASYCLF_PROPERTIES", "40")),
+    max_examples=int(os.environ.get("EASYCLF_PROPERTIES", "15")),
     deadline=None,
     derandomize="EASYCLF_PROPERTIES" not in os.environ,
     database=None,

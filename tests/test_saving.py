@@ -516,8 +516,8 @@ def test_loading_changes_no_random_state_and_no_default(blobs, tmp_path, random_
 
 
 def test_a_file_is_small(tmp_path):
-    X = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
-    clf = fitted(X, np.arange(20_000) % 3, epochs=20, module__hidden=(4,))
+    X = np.random.default_rng(0).normal(size=(2_000, 4)).astype(np.float32)
+    clf = fitted(X, np.arange(2_000) % 3, epochs=20, module__hidden=(4,))
 
     clf.save(tmp_path / "clf.easyclf")
 
