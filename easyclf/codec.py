@@ -29,6 +29,8 @@ Described: TypeAlias = dict[str, JSON]
 _DTYPE = re.compile(r"[<>|][biufcmMSUO][0-9]{0,9}(\[[0-9a-zA-Z]{1,9}\])?")
 # Bytes of an array of texts, which are as wide as the longest of them.
 _MOST_TEXT = 2**27
+# Numbers in the state of NumPy's `RandomState`.
+_MT19937_KEYS = 624
 _PLAIN = (bool, int, float, str, type(None))
 # Fields of the losses of torch that have some; all have `reduction`.
 _LOSS_FIELDS: dict[type[nn.Module], tuple[str, ...]] = {
@@ -222,8 +224,13 @@ class Decoder:
         return array.reshape(shape)
 
     def _random_state(self, part: Described) -> np.random.RandomState:
+        state: Any = self.decode(part["state"])
+        _, keys, position, _, _ = state
+        # NumPy does not look whether the position is beyond the end.
+        if keys.shape != (_MT19937_KEYS,) or not 0 <= int(position) <= _MT19937_KEYS:
+            raise InvalidFile("a random state is none of the Mersenne twister")
         random_state = np.random.RandomState(0)
-        random_state.set_state(self.decode(part["state"]))  # type: ignore[arg-type]
+        random_state.set_state(state)
         return random_state
 
     def _loss(self, part: Described) -> nn.Module:

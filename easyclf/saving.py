@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
 
+import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -148,9 +149,11 @@ class Savable(Predictor):
             If a parameter is unknown.
         """
         cls._check_names(parameters)
-        archive = read_archive(path, kind=_KIND, version=VERSION)
-        with naming(path), _consistent(archive):
-            return cls._restored(archive, module, trusted, parameters)
+        # Tensors that are made here can be trained.
+        with torch.inference_mode(False):
+            archive = read_archive(path, kind=_KIND, version=VERSION)
+            with naming(path), _consistent(archive):
+                return cls._restored(archive, module, trusted, parameters)
 
     @classmethod
     def _check_names(cls, parameters: Mapping[str, Any]) -> None:

@@ -220,7 +220,7 @@ def try_to_load(path, counts, rng):
     try:
         clf = Estimator.load(path, trusted="saved_modules.Net")
     except InvalidFile as error:
-        assert str(path) in str(error)  # noqa: PT017
+        assert str(error).count(str(path)) == 1  # noqa: PT017
         counts["refused"] += 1
         return
     counts["loaded"] += 1
@@ -253,7 +253,6 @@ def main(count, seed):
                 try_to_load(path, counts, rng)
             except BaseException as error:
                 error.add_note(f"of mutation {number} under seed {seed}")
-                Path(f"/tmp/mutated-{seed}-{number}.easyclf").write_bytes(path.read_bytes())
                 raise
             signal.alarm(0)
         left = sorted(entry.name for entry in Path(folder).iterdir())

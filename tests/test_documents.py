@@ -40,8 +40,8 @@ def test_other_documents_are_refused(data, reason):
         read_document(data)
 
 
-@pytest.mark.parametrize("value", [b"{}", b'{"a":1}', b'"\xf0\x9f\x98\x80"', b"[[]]"])
-def test_no_document_takes_much_memory(value):
+def test_no_document_takes_much_memory():
+    value = b'{"a":1}'
     n_values = 2**19 // (value.count(b"{") + value.count(b"[") + 1) - 1
     data = b"[" + b",".join([value] * min(n_values, MOST_BYTES // (len(value) + 1) - 1)) + b"]"
     tracemalloc.start()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-MUTATIONS = int(os.environ.get("EASYCLF_MUTATIONS", "260"))
+MUTATIONS = int(os.environ.get("EASYCLF_MUTATIONS", "130"))
 SEED = 0
 
 

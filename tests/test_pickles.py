@@ -1,10 +1,7 @@
 """Pickles of estimators before, during and after a fit: small, and read in other processes."""
 
 import copy
-import os
 import pickle
-import subprocess
-import sys
 
 import cloudpickle
 import joblib
@@ -91,11 +88,11 @@ def test_a_clone_of_what_was_fitted_begins_anew(blobs):
 
 
 def test_a_pickle_holds_no_data_and_no_figures_of_batches(tmp_path):
-    X = np.random.default_rng(0).normal(size=(20_000, 4)).astype(np.float32)
-    clf = estimator(epochs=1, batch_size=32).fit(X, np.arange(20_000) % 3)
+    X = np.random.default_rng(0).normal(size=(2_000, 4)).astype(np.float32)
+    clf = estimator(epochs=1, batch_size=32).fit(X, np.arange(2_000) % 3)
     once = len(pickle.dumps(clf))
 
-    joblib.dump(clf.set_params(epochs=5).fit(X, np.arange(20_000) % 3), tmp_path / "clf")
+    joblib.dump(clf.set_params(epochs=5).fit(X, np.arange(2_000) % 3), tmp_path / "clf")
 
     assert once < 20_000
     assert (tmp_path / "clf").stat().st_size < once + 2_000
@@ -109,24 +106,6 @@ def test_a_file_that_is_mapped_into_memory_answers_and_goes_on(blobs, tmp_path):
 
     assert np.array_equal(mapped.predict_proba(blobs[0]), clf.predict_proba(blobs[0]))
     mapped.partial_fit(*blobs)
-
-
-def test_another_process_reads_a_pickle(blobs, tmp_path):
-    clf = estimator().fit(*blobs)
-    joblib.dump((clf, blobs[0]), tmp_path / "clf")
-    program = (
-        "import joblib, numpy as np, torch; torch.set_num_threads(1)\n"
-        "clf, X = joblib.load('clf'); np.save('proba.npy', clf.predict_proba(X))"
-    )
-
-    subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-    )
-
-    assert np.array_equal(np.load(tmp_path / "proba.npy"), clf.predict_proba(blobs[0]))
 
 
 def test_weights_that_wait_for_a_first_fit_are_pickled(blobs, tmp_path):

@@ -63,6 +63,8 @@ _LOSSES = {
     "LogSoftmax": ("nll", ""),
     "OneVsRestLogits": ("bce_with_logits", ""),
 }
+# Parts of the state of an optimizer that are one number for each weight.
+_SCALARS = ("step", "mu_product", "mu", "eta")
 # Optimizers whose state has other shapes than the weights have. No fused kernel reads it.
 _OTHER_SHAPES = ("torch.optim.Adafactor", "torch.optim.LBFGS")
 
@@ -250,7 +252,7 @@ def module_of(
     keywords = {} if isinstance(found, nn.Module) else keywords
     given = Given(found, keywords, described["row_shape"], described["n_outputs"])
     is_known = wanted.module is None and described["kind"] != "importable"
-    with isolated(values["seed"], HOST), torch.inference_mode(False):
+    with isolated(values["seed"], HOST):
         module = rebuild(given, tensors["module"], is_known=is_known)
     module.to(HOST, values["format"]["dtype"])
     if values["format"]["memory_format"] is torch.channels_last:
@@ -321,11 +323,18 @@ def make_fitted(values: Mapping[str, Any], tensors: Groups, wanted: Wanted) -> F
         make_format(values["format"], preprocess),
         make_schema(values["schema"]),
         int(values["row_numbers"]),
-        [name for name in values["frozen"] if module.get_parameter(name) is not None],
+        _names_in(values["frozen"], module),
         int(values["seed"]),
         given,
         values["class_names"],
     )
+
+
+def _names_in(names: Sequence[str], module: nn.Module) -> list[str]:
+    weights = dict(module.named_parameters())
+    if not all(name in weights for name in names):
+        raise ValueError("it names weights that its module does not have")
+    return list(names)
 
 
 def _make_head(described: Mapping[str, Any], parameters: Mapping[str, Any]) -> Head:
@@ -400,19 +409,25 @@ def _make_optimizer(
     groups = [{"params": [weights[name] for name in names]} for names in described["weights"]]
     optimizer = make_optimizer(known_optimizers()[described["type"]], groups, {})
     in_order = [weight for group in groups for weight in group["params"]]
+    state = described["state"]
     if described["type"] not in _OTHER_SHAPES:
-        _check_state(described["state"], in_order)
-    optimizer.load_state_dict({"state": described["state"], "param_groups": described["groups"]})
+        state = {
+            place: {name: _like(in_order[place], name, value) for name, value in part.items()}
+            for place, part in state.items()
+        }
+    optimizer.load_state_dict({"state": state, "param_groups": described["groups"]})
     return optimizer
 
 
-def _check_state(state: Mapping[Any, Any], weights: Sequence[torch.Tensor]) -> None:
-    """Refuse a state that a kernel would read beyond its end."""
-    for place, of_weight in state.items():
-        for name, value in of_weight.items():
-            is_fitting = not isinstance(value, torch.Tensor) or (
-                value.numel() == 1
-                or (value.shape == weights[place].shape and value.dtype == weights[place].dtype)
-            )
-            if not is_fitting:
-                raise ValueError(f"the optimizer's {str(name)[:100]!r} has the shape of no weight")
+def _like(weight: torch.Tensor, name: str, value: object) -> object:
+    """A part of the state of a weight, of its shape and in its order in memory.
+
+    A fused kernel reads both as one row of numbers, and beyond the end of a shorter one.
+    """
+    if not isinstance(value, torch.Tensor):
+        return value
+    if name in _SCALARS and value.numel() == 1:
+        return value
+    if value.shape != weight.shape or value.dtype != weight.dtype:
+        raise ValueError(f"the optimizer's {name[:100]!r} has the shape or the dtype of no weight")
+    return torch.empty_like(weight, requires_grad=False).copy_(value)
