@@ -377,7 +377,7 @@ def say(word):
     return lambda state: print(word, flush=True)
 
 watch = LambdaCallback(on_batch_begin=terminate, on_batch_end=say("batch"), close=say("closed"))
-callbacks = [watch, *map(Checkpoint, sys.argv[1:])]
+callbacks = [watch, Checkpoint(sys.argv[1])]
 Estimator(nn.Linear(4, 2), epochs=5, batch_size=10, random_state=0, callbacks=callbacks).fit(
     X, np.arange(40) % 2
 )
@@ -394,9 +394,16 @@ def test_sigterm_ends_a_run_that_is_kept_after_the_batch_and_the_process(tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ["epoch-000002.ckpt"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
-def test_sigterm_ends_a_run_that_is_not_kept_at_once():
-    ended = run(TERMINATED)
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_sigterm_is_left_alone_without_a_checkpoint_and_afterwards(is_kept, tmp_path):
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    seen = []
+    look = LambdaCallback(on_epoch_begin=lambda _: seen.append(signal.getsignal(signal.SIGTERM)))
+    try:
+        callbacks = [look, *[Checkpoint(tmp_path)] * is_kept]
+        Estimator(Network(), callbacks=callbacks, **PLAIN).fit(X, Y)
 
-    assert ended.returncode == -signal.SIGTERM, ended.stderr
-    assert ended.stdout.splitlines()[-1] == "asked"
+        assert [handler is signal.SIG_DFL for handler in seen] == [not is_kept] * 2
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
