@@ -259,10 +259,10 @@ def test_a_module_that_torch_cannot_compile_is_trained_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "compile", compiled)
 
     with pytest.warns(UserWarning, match="cannot compile Linear.*the fit goes on") as warned:
-        clf = make(module=nn.Linear(4, 3), compile=True).fit(ROWS, LABELS)
+        clf = make(module=nn.Linear(4, 3), compile=True, epochs=3).fit(ROWS, LABELS)
 
     assert len(warned) == 1
-    expected = make(module=clf.module, compile=False).fit(ROWS, LABELS)
+    expected = make(module=clf.module, compile=False, epochs=3).fit(ROWS, LABELS)
     np.testing.assert_array_equal(clf.predict_proba(ROWS), expected.predict_proba(ROWS))
 
 
