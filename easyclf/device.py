@@ -6,7 +6,6 @@ No other file names a kind of device, so what is known of each stands here.
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from pathlib import Path
 
@@ -245,13 +244,3 @@ def is_out_of_memory(error: Exception) -> bool:
     # words of their errors. A new wording ends a fit that smaller batches would have saved.
     words = ("can't allocate memory", "not enough memory", "out of memory")
     return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-
-
-def _compute_with_one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-if hasattr(os, "register_at_fork"):
-    # A forked process has the locks of torch's threads and not the threads: its first large product
-    # would wait for them forever. torch's own DataLoader does the same in its workers.
-    os.register_at_fork(after_in_child=_compute_with_one_thread)

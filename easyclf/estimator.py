@@ -33,6 +33,7 @@ from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
 from easyclf.randomness import draw_seed
 from easyclf.targets import read_labels
+from easyclf.threads import safe_threads
 
 
 class Estimator(Exportable, ForwardedParameters):
@@ -362,7 +363,7 @@ class Estimator(Exportable, ForwardedParameters):
         before = vars(self).copy()
         try:
             # Tensors that are made here can be trained.
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), safe_threads():
                 yield
         except BaseException:
             if vars(self).get("_fitted") is before.get("_fitted"):

@@ -32,6 +32,7 @@ from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded
 from easyclf.precision import precision_dtype
 from easyclf.targets import Labels, accuracy, read_labels
+from easyclf.threads import safe_threads
 
 
 class Predictor(ClassifierMixin):  # type: ignore[misc]
@@ -53,6 +54,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
     precision: str
     deterministic: bool
 
+    @safe_threads()
     def predict(
         self,
         X: Any,
@@ -105,6 +107,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         best = fitted.head.probabilities(outputs).max(1).values.numpy()
         return with_uncertain(labels, best, min_proba, uncertain, fitted.classes)
 
+    @safe_threads()
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Probabilities of the classes.
 
@@ -122,6 +125,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         fitted, outputs = self._outputs(X)
         return fitted.head.probabilities(outputs).numpy()
 
+    @safe_threads()
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logarithms of the probabilities of the classes.
 
@@ -138,6 +142,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         fitted, outputs = self._outputs(X)
         return fitted.head.log_probabilities(outputs.double()).numpy()
 
+    @safe_threads()
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
 
@@ -175,6 +180,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         labels = read_labels(y)
         return accuracy(labels, self.predict(X), sample_weight)
 
+    @safe_threads()
     def evaluate(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> dict[str, float]:

@@ -18,7 +18,17 @@ FLOORS = {
         "vocabulary",
         "device",
         "randomness",
+    "bedrock": [
+        "exceptions",
+        "checks",
+        "constraints",
+        "vocabulary",
+        "device",
+        "threads",
+        "randomness",
         "determinism",
+        "run",
+    ],
         "run",
     ],
     "ground": [
