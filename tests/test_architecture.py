@@ -17,18 +17,9 @@ FLOORS = {
         "constraints",
         "vocabulary",
         "device",
-        "randomness",
-    "bedrock": [
-        "exceptions",
-        "checks",
-        "constraints",
-        "vocabulary",
-        "device",
         "threads",
         "randomness",
         "determinism",
-        "run",
-    ],
         "run",
     ],
     "ground": [
