@@ -17,6 +17,7 @@ FLOORS = {
         "constraints",
         "vocabulary",
         "device",
+        "threads",
         "randomness",
         "threads",
         "determinism",

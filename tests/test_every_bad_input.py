@@ -54,10 +54,39 @@ ELSEWHERE = {
     "E08": "test_randomness.py test_fit_and_its_kin_leave_the_global_states",
     "F16": "test_estimator.py test_every_protocol_of_pickle_keeps_the_format_of_the_inputs",
 }
-# Rows about saved files and resumed runs, which come with what they are about.
-PENDING = {"T04", "T05", "T06", "T07", "T08", "T24"} | {
-    f"F{number:02d}" for number in range(1, 23) if number != 16
+# Those of saved files and of resumed runs, whose files come with what they are about.
+OF_FILES = {
+    "T04": "test_faults.py test_sigterm_ends_a_run_that_is_kept_after_the_batch_and_the_process",
+    "T05": "test_kills.py test_a_training_that_is_killed_at_any_moment_ends_as_one_that_is_not",
+    "T06": "callbacks/test_checkpoints.py test_a_torn_checkpoint_is_passed_over_with_a_warning",
+    "T07": "callbacks/test_checkpoints.py test_a_run_that_died_ends_as_one_that_did_not",
+    "T08": "callbacks/test_checkpoints.py "
+    "test_the_checkpoint_of_another_training_is_refused_by_name",
+    "T24": "callbacks/test_checkpoints.py "
+    "test_a_full_disk_costs_one_warning_and_the_old_checkpoint_stays",
+    "F01": "test_persistence.py test_a_failed_write_leaves_the_old_file_alone",
+    "F02": "test_persistence.py test_impossible_targets_are_refused",
+    "F03": "test_saving.py test_only_what_was_fitted_is_saved",
+    "F04": "test_persistence.py test_foreign_files_are_named",
+    "F05": "test_persistence.py test_every_file_that_was_cut_or_grew_is_refused",
+    "F06": "test_persistence.py test_every_changed_bit_is_noticed",
+    "F07": "test_saving.py test_weights_of_another_architecture_are_listed",
+    "F08": "test_saving.py test_nothing_of_a_pickle_is_executed",
+    "F09": "test_saving.py test_a_module_that_easyclf_does_not_know_is_named_and_not_imported",
+    "F10": "test_persistence.py test_bombs_are_refused_in_little_memory",
+    "F11": "test_persistence.py test_parts_that_lie_about_their_sizes_are_refused",
+    "F12": "test_persistence.py test_a_newer_format_says_so",
+    "F14": "device/test_estimators.py test_a_file_is_loaded_onto_the_host_and_goes_back",
+    "F15": "test_saving.py test_a_further_fit_goes_on_as_it_would_have",
+    "F17": "test_persistence.py test_a_reader_sees_one_whole_version_while_others_write",
+    "F18": "test_saving.py test_weights_of_any_dtype_come_back",
+    "F19": "test_persistence.py test_relative_paths_links_and_odd_names_are_written_to",
+    "F20": "test_saving.py test_labels_of_every_dtype_come_back",
+    "F21": "test_saving.py test_factories_and_instances_have_to_be_given_back",
 }
+# Files of other versions, and many processes that read one file: not tested yet.
+MISSING = {"F13", "F22"}
+SAVES = hasattr(Estimator, "save")
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 LABELS = np.tile([0, 1, 2], 10)
 
@@ -76,16 +105,19 @@ def functions_of(path):
 def told_by_tests():
     """The numbers in ids and docstrings of tests."""
     texts = [path.read_text(encoding="utf-8") for path in TESTS.rglob("test_*.py")]
-    table = re.compile(r"^ELSEWHERE = \{.*?^\}", re.MULTILINE | re.DOTALL)
+    table = re.compile(r"^(ELSEWHERE|OF_FILES) = \{.*?^\}", re.MULTILINE | re.DOTALL)
     return set(re.findall(r"\b[DLPTFE]\d\d\b", "\n".join(table.sub("", text) for text in texts)))
 
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_every_row_has_its_test(number):
-    if number in PENDING and number not in told_by_tests():
-        pytest.skip("files are not saved yet")
-    if number in ELSEWHERE:
-        path, name = ELSEWHERE[number].split()
+    if number in MISSING:
+        pytest.skip("not tested yet")
+    tests = ELSEWHERE | OF_FILES
+    if number in tests:
+        path, name = tests[number].split()
+        if number in OF_FILES and not (SAVES and (TESTS / path).exists()):
+            pytest.skip("there are no such files yet")
         assert name in functions_of(path)
     else:
         assert number in told_by_tests()
@@ -259,10 +291,10 @@ def test_a_module_that_torch_cannot_compile_is_trained_as_it_is(monkeypatch):
     monkeypatch.setattr(torch, "compile", compiled)
 
     with pytest.warns(UserWarning, match="cannot compile Linear.*the fit goes on") as warned:
-        clf = make(module=nn.Linear(4, 3), compile=True).fit(ROWS, LABELS)
+        clf = make(module=nn.Linear(4, 3), compile=True, epochs=3).fit(ROWS, LABELS)
 
     assert len(warned) == 1
-    expected = make(module=clf.module, compile=False).fit(ROWS, LABELS)
+    expected = make(module=clf.module, compile=False, epochs=3).fit(ROWS, LABELS)
     np.testing.assert_array_equal(clf.predict_proba(ROWS), expected.predict_proba(ROWS))
 
 
