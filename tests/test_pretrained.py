@@ -17,8 +17,8 @@ from torch import nn
 from easyclf import MLP, Estimator
 from easyclf.engine import Unseen
 
-NAMES = np.array(["up", "down", "across"])  # in the order of the outputs, which is not sorted
-OUTPUTS = [2, 1, 0]  # of the sorted classes
+NAMES = np.array(["up", "across", "down"])  # in the order of the outputs, which is not sorted
+OUTPUTS = [1, 2, 0]  # of the sorted classes
 
 
 @pytest.fixture

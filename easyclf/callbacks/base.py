@@ -302,10 +302,15 @@ class Hooks:
     @property
     def run_user_code(self) -> bool:
         """Whether a callback is not of easyclf's own classes, whatever it says of itself."""
+        return any(map(_is_of_users, self._callbacks))
+
+    @property
+    def run_user_code_in_steps(self) -> bool:
+        """Whether such a callback is called within epochs, and not only between them."""
         return any(
-            not type(callback).__module__.startswith("easyclf.callbacks.")
-            or isinstance(callback, LambdaCallback)
+            _is_of_users(callback) and _overrides(callback, name)
             for callback in self._callbacks
+            for name in ("on_batch_begin", "on_batch_end")
         )
 
     def may_change(self, *names: str) -> bool:
@@ -392,6 +397,11 @@ def give_results(callback: object, results: Mapping[str, object]) -> None:
     if results:
         vars(callback).setdefault("_names_before_run", frozenset(vars(callback)))
         vars(callback).update(results)
+
+
+def _is_of_users(callback: Callback) -> bool:
+    is_own = type(callback).__module__.startswith("easyclf.callbacks.")
+    return not is_own or isinstance(callback, LambdaCallback)
 
 
 def _overrides(callback: Callback, name: str) -> bool:

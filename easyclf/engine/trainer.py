@@ -118,7 +118,7 @@ class Trainer:
         changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
         is_torchs = type(state.optimizer) in vars(torch.optim).values()
-        is_exposed = plan.runs_user_code or hooks.run_user_code or not is_torchs
+        is_exposed = plan.runs_user_code or hooks.run_user_code_in_steps or not is_torchs
         n_epochs = state.epochs - state.epoch
         is_alone = plan.accumulate == 1 and not changes_steps
         n_steps = n_epochs * (state.steps_per_epoch or 0) if is_alone else 0
