@@ -21,8 +21,6 @@ from easyclf import Callback, Estimator
 DOCS = Path(__file__).parents[1] / "docs"
 CODE = re.compile(r"`([^`]+)`")
 PAGES = {"Keras": DOCS / "coming-from-keras.md", "skorch": DOCS / "coming-from-skorch.md"}
-# Names of what a later part of easyclf brings: rows that have one wait for it.
-COMING = ("Checkpoint", "save", "load", "save_weights", "load_weights", "export", "summary")
 # Every callback of Keras 3.16 and of skorch 1.4, and all arguments of Keras's `compile` and `fit`
 # and of skorch's constructor.
 CALLBACKS = {
@@ -75,12 +73,6 @@ def namespace(blobs, network, tmp_path, monkeypatch):
     return names | clients | data | modules | thresholds
 
 
-def coming(code):
-    """The names in a line of code that easyclf has not yet."""
-    used = {name for name in COMING if re.search(rf"\b{name}\b", code)}
-    return {name for name in used if not (hasattr(easyclf, name) or hasattr(Estimator, name))}
-
-
 def train(value, namespace):
     """Fit with a callback, or an estimator that is not fitted."""
     data = namespace["X"], namespace["y"]
@@ -101,8 +93,6 @@ def test_a_row_has_code_that_runs_or_a_reason(library, there, here, rest, namesp
         return
     assert CODE.sub("", here).replace(",", "").strip() == "", "the cell has code alone"
     for code in CODE.findall(here):
-        if coming(code):
-            pytest.skip(f"{coming(code)} will come")
         train(eval(code, namespace), namespace)
 
 
@@ -124,8 +114,6 @@ def test_all_that_there_is_has_a_row(names, library):
     "name", sorted({name for row in CALLBACKS.values() for name in row.split()})
 )
 def test_a_callback_of_theirs_is_ours_or_is_answered(name):
-    if coming("Checkpoint") and name.endswith(("Checkpoint", "BackupAndRestore", "LoadInitState")):
-        pytest.skip("Checkpoint will come")
     if name in easyclf.__all__:
         return
     with pytest.raises(ImportError, match=f"easyclf has no {name}; use "):
