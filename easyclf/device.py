@@ -17,8 +17,8 @@ from easyclf.vocabulary import FOREIGN_DEVICES
 
 # The processor and its memory: where users have their data, and where they get their answers.
 HOST = torch.device("cpu")
-# Tensors there have shapes and no numbers.
-SHAPES_ALONE = torch.device("meta")
+# Tensors without numbers, which take no memory.
+NOWHERE = torch.device("meta")
 # Kinds whose copies from pinned memory are known to be safe while the host goes on: their
 # allocator keeps that memory until the copy is over. On all others the host waits: "mps" reads
 # memory when it gets there, which may be given to somebody else by then (pytorch#139550).

@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from easyclf.checks import name_of
 from easyclf.codec import known_layers
-from easyclf.device import HOST, SHAPES_ALONE
+from easyclf.device import HOST, NOWHERE
 from easyclf.engine.given import Given
 from easyclf.exceptions import InvalidFile
 from easyclf.modules import ModuleLike
@@ -124,7 +124,7 @@ def rebuild(given: Given, weights: Mapping[str, torch.Tensor], *, is_known: bool
     if isinstance(given.module, nn.Module):
         return given.built(given.row_shape, given.n_outputs)[1]
     try:
-        with SHAPES_ALONE, _FewCalls(len(weights)):
+        with NOWHERE, _FewCalls(len(weights)):
             skeleton = given.built(given.row_shape, given.n_outputs)[1]
     except Exception:
         # A constructor of the user's may want to see its numbers.
