@@ -20,8 +20,8 @@ EXAMPLES = DOCS.parent / "examples"
 GALLERY = DOCS / "gallery"
 # What makes an example short enough to be run here.
 OPTIONS = {
-    "images": ["--epochs", "3"],
-    "mnist": ["--epochs", "3"],
+    "images": ["--epochs", "10"],
+    "mnist": ["--epochs", "2"],
     "names_rnn": ["--epochs", "3"],
     "frames": ["--epochs", "5"],
     "out_of_core": ["--gigabytes", "0.1", "--epochs", "4"],

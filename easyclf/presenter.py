@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import html
 from collections.abc import Callable
 from importlib.metadata import metadata
@@ -112,12 +111,10 @@ class Presenter(BaseEstimator):  # type: ignore[misc]
     def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
         """Add module and training to what scikit-learn's diagrams show, those of pipelines too."""
         attributes = super()._get_fitted_attr_html(doc_link=doc_link)
-        if not hasattr(attributes, "_repr_html_inner"):
+        show = getattr(attributes, "_repr_html_", None)
+        if show is None:
             return attributes
-        shown, training = attributes._repr_html_inner(), self._training_html()
-        attributes = copy.copy(attributes)
-        attributes._repr_html_inner = lambda: shown + training
-        return attributes
+        return _WithTraining(len(attributes), show() + self._training_html())
 
     def _with_training(self, diagram: str) -> str:
         """Put module and training below the diagram of a scikit-learn that has not taken them."""
@@ -133,6 +130,19 @@ class Presenter(BaseEstimator):  # type: ignore[misc]
         title = f"Module: {type(fitted.module).__name__}, {summary.n_parameters:,} parameters"
         module = _fold(title, summary.table(_MOST_LAYERS))
         return _STYLE + module + _fold("Training", fitted.history._repr_html_(), is_open=True)
+
+
+class _WithTraining:
+    """Fitted attributes, as scikit-learn's diagrams ask for them, with module and training."""
+
+    def __init__(self, n_attributes: int, html: str) -> None:
+        self._n_attributes, self._html = n_attributes, html
+
+    def __len__(self) -> int:
+        return self._n_attributes
+
+    def _repr_html_inner(self) -> str:
+        return self._html
 
 
 # Dark notebooks give tables dark rows, within scikit-learn's bright boxes too.

@@ -50,9 +50,10 @@ def main(path):
     for optimizer in "sgd", "adam":
         clf.fit(loader, optimizer=optimizer, callbacks=[AccuracyLogger(every=20)])
         print(f"minibatches, {optimizer}: accuracy {clf.score(data):.1%}")
+    return clf
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="diabetes.csv.gz of yours")
-    main(find("pima/diabetes.csv.gz", parser.parse_args().data))
+    clf = main(find("pima/diabetes.csv.gz", parser.parse_args().data))

@@ -39,6 +39,8 @@ def test_names_are_those_of_the_contract():
         "CSVLogger",
         "JSONLogger",
         "TensorBoard",
+        "TrainingDisplay",
+        "LivePlot",
         "SWA",
         "InvalidFile",
         "Checkpoint",

@@ -68,8 +68,6 @@ class RowSchema(NamedTuple):
         def blank(shape: tuple[int, ...]) -> torch.Tensor:
             return torch.zeros(n_rows, *shape)
 
-        if self.frame_encoder is not None:
-            return blank((len(self.frame_encoder.names_out()),))
         shape = self.shape
         if isinstance(shape, dict):
             return {name: blank(part) for name, part in shape.items()}
