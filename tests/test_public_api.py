@@ -44,8 +44,6 @@ def test_names_are_those_of_the_contract():
         "SWA",
         "InvalidFile",
         "Checkpoint",
-        "LivePlot",
-        "TrainingDisplay",
         "GradientNorm",
         "Unfreeze",
     }
