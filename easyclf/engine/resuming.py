@@ -16,6 +16,7 @@ from easyclf.engine.given import shown
 from easyclf.engine.identity import differences
 from easyclf.exceptions import InvalidFile
 from easyclf.history import History
+from easyclf.optimizers import load_state
 from easyclf.persistence import Archive
 from easyclf.precision import Precision
 from easyclf.snapshots import Snapshot, names_in
@@ -242,8 +243,7 @@ class Resumption:
     def _load_states(self, kept: Kept) -> None:
         """Give the optimizer and the callbacks their states."""
         try:
-            self._state.optimizer.load_state_dict(kept.optimizer)
-            _lay_out_states(self._state.optimizer)
+            load_state(self._state.optimizer, kept.optimizer)
         except (ValueError, KeyError, RuntimeError) as error:
             self._refuse(kept, f"the state of the optimizer does not fit ({error})")
         states = [(name, callback_state) for name, _, callback_state in kept.callbacks]
@@ -412,14 +412,3 @@ def _encoded(encoder: Encoder, value: object, what: str) -> JSON:
             f"{what} holds a {error}, which a checkpoint cannot hold; expected numbers, texts, "
             "None, tensors, arrays, and lists, tuples and dicts of them."
         ) from error
-
-
-def _lay_out_states(optimizer: torch.optim.Optimizer) -> None:
-    """Lay the states of each weight out in memory as the weight is, as kernels take them."""
-    for weight, state in optimizer.state.items():
-        if not isinstance(weight, torch.Tensor):
-            continue
-        for name, value in state.items():
-            is_alike = isinstance(value, torch.Tensor) and value.shape == weight.shape
-            if is_alike and value.stride() != weight.stride():
-                state[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)

@@ -32,7 +32,7 @@ from easyclf.losses import (
 )
 from easyclf.mlp import MLP
 from easyclf.modules import AdaptsToRows
-from easyclf.optimizers import make_optimizer
+from easyclf.optimizers import load_state, make_optimizer
 from easyclf.output_choice import OutputChoice
 from easyclf.output_kinds import LOG_SOFTMAX, LOGITS, SIGMOID, SOFTMAX, OneVsRestLogits
 from easyclf.precision import FullPrecision, MixedPrecision, Precision
@@ -63,10 +63,6 @@ _LOSSES = {
     "LogSoftmax": ("nll", ""),
     "OneVsRestLogits": ("bce_with_logits", ""),
 }
-# Parts of the state of an optimizer that are one number for each weight.
-_SCALARS = ("step", "mu_product", "mu", "eta")
-# Optimizers whose state has other shapes than the weights have. No fused kernel reads it.
-_OTHER_SHAPES = ("torch.optim.Adafactor", "torch.optim.LBFGS")
 
 
 class Described(NamedTuple):
@@ -408,26 +404,5 @@ def _make_optimizer(
     weights = dict(module.named_parameters())
     groups = [{"params": [weights[name] for name in names]} for names in described["weights"]]
     optimizer = make_optimizer(known_optimizers()[described["type"]], groups, {})
-    in_order = [weight for group in groups for weight in group["params"]]
-    state = described["state"]
-    if described["type"] not in _OTHER_SHAPES:
-        state = {
-            place: {name: _like(in_order[place], name, value) for name, value in part.items()}
-            for place, part in state.items()
-        }
-    optimizer.load_state_dict({"state": state, "param_groups": described["groups"]})
+    load_state(optimizer, {"state": described["state"], "param_groups": described["groups"]})
     return optimizer
-
-
-def _like(weight: torch.Tensor, name: str, value: object) -> object:
-    """A part of the state of a weight, of its shape and in its order in memory.
-
-    A fused kernel reads both as one row of numbers, and beyond the end of a shorter one.
-    """
-    if not isinstance(value, torch.Tensor):
-        return value
-    if name in _SCALARS and value.numel() == 1:
-        return value
-    if value.shape != weight.shape or value.dtype != weight.dtype:
-        raise ValueError(f"the optimizer's {name[:100]!r} has the shape or the dtype of no weight")
-    return torch.empty_like(weight, requires_grad=False).copy_(value)
