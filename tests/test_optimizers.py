@@ -375,18 +375,18 @@ def test_failed_continued_fit_leaves_the_state_of_the_optimizer(data):
     assert clf.optimizer_.state[clf.module_.weight]["exp_avg"].tolist() == before
 
 
-def stepped(kind, weight, **options):
-    """An optimizer that has taken a step with a weight."""
-    optimizer = kind([weight], lr=0.1, **options)
-    weight.grad = torch.ones_like(weight)
-    optimizer.step()
+def begun(kind):
+    """An optimizer that has taken a step."""
+    weight = nn.Parameter(torch.ones(2, 3))
+    optimizer = kind([weight], lr=0.1)
+    stepped(optimizer, weight)
     return optimizer
 
 
 @pytest.mark.parametrize("name", sorted({*GENERAL} - {"LBFGS"}))
 def test_a_state_from_a_file_is_taken_whole(name):
     kind = getattr(torch.optim, name)
-    before = stepped(kind, nn.Parameter(torch.ones(2, 3)))
+    before = begun(kind)
     other = kind([nn.Parameter(torch.ones(2, 3))], lr=0.5)
 
     load_state(other, before.state_dict())
@@ -396,10 +396,12 @@ def test_a_state_from_a_file_is_taken_whole(name):
 
 def test_a_state_from_a_file_lies_in_memory_as_its_weight_does():
     weight = nn.Parameter(torch.ones(4, 3, 2, 2).to(memory_format=torch.channels_last))
-    state = stepped(torch.optim.Adam, nn.Parameter(torch.ones(4, 3, 2, 2))).state_dict()
+    plain = nn.Parameter(torch.ones(4, 3, 2, 2))
+    before = torch.optim.Adam([plain])
+    stepped(before, plain)
     optimizer = torch.optim.Adam([weight], fused=True)
 
-    load_state(optimizer, state)
+    load_state(optimizer, before.state_dict())
 
     assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
 
@@ -413,7 +415,7 @@ class Mine(torch.optim.Adam):
 )
 @pytest.mark.parametrize("shape", [(1,), (3, 2)])
 def test_a_state_that_a_kernel_would_read_beyond_its_end_is_refused(kind, is_fused, shape):
-    state = stepped(torch.optim.Adam, nn.Parameter(torch.ones(2, 3))).state_dict()
+    state = begun(torch.optim.Adam).state_dict()
     state["state"][0]["exp_avg"] = torch.zeros(shape)
 
     with pytest.raises(ValueError, match="'exp_avg' has the shape or the dtype of no weight"):
@@ -421,7 +423,7 @@ def test_a_state_that_a_kernel_would_read_beyond_its_end_is_refused(kind, is_fus
 
 
 def test_a_state_of_more_weights_is_refused():
-    state = stepped(torch.optim.Adam, nn.Parameter(torch.ones(2, 3))).state_dict()
+    state = begun(torch.optim.Adam).state_dict()
     state["state"][7] = state["state"][0]
 
     with pytest.raises(ValueError, match="of more weights than there are"):
