@@ -35,6 +35,7 @@ def plt():
     with mpl.rc_context({"backend": "agg"}):
         import matplotlib.pyplot as plt
 
+        plt.close("all")  # those of other tests
         yield plt
         plt.close("all")
 
@@ -77,12 +78,11 @@ def test_a_display_knows_where_it_was_drawn(history, ax):
 
 
 def test_drawing_into_axes_opens_no_figure_and_changes_no_backend(history, ax, plt):
-    before = mpl.get_backend()
+    before = mpl.get_backend(), plt.get_fignums()
 
     TrainingDisplay([history]).plot(ax)
 
-    assert plt.get_fignums() == []
-    assert mpl.get_backend() == before
+    assert (mpl.get_backend(), plt.get_fignums()) == before
 
 
 def test_without_axes_there_is_one_new_figure(history, plt):

@@ -53,8 +53,8 @@ def note_of(
     for name, value in settings.items():
         if name in _LEFT_OUT:
             continue
-        if name.endswith("_keywords") and isinstance(value, Mapping):
-            prefix = name.removesuffix("_keywords")
+        prefix, _, kind = name.rpartition("_")
+        if kind == "keywords" and isinstance(value, Mapping):
             note |= {f"{prefix}__{key}": shown(item) for key, item in value.items()}
         elif isinstance(value, Metrics):
             note[name] = str(list(value.names))

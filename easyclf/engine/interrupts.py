@@ -76,7 +76,12 @@ def _deferred(
     try:
         yield
     finally:
-        signal.signal(number, usual)
+        try:
+            signal.signal(number, usual)
+        finally:
+            # `signal.signal` calls the handlers that wait before it does anything, and that of
+            # torch raises if a worker has died.
+            signal.signal(number, usual)
 
 
 @contextmanager
