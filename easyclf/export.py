@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +23,7 @@ from easyclf.device import HOST
 from easyclf.engine import Fitted
 from easyclf.mlp import MLP
 from easyclf.nested import Tensors, apply, like, named_tensors, tensors_of
+from easyclf.persistence import PathLike, check_target, replacing
 from easyclf.precision import FullPrecision
 from easyclf.randomness import isolated
 
@@ -45,7 +44,7 @@ OnnxModel: TypeAlias = Any
 
 def export(
     fitted: Fitted,
-    path: str | os.PathLike[str],
+    path: PathLike,
     rows: Rows | None,
     feature_names: Sequence[str] | None,
 ) -> None:
@@ -72,10 +71,8 @@ def export(
     OSError
         If the file cannot be written. An older file of that name is left as it was.
     """
-    path = Path(path)
-    file_format = _format_of(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise FileNotFoundError(f"`path` {str(path)!r} is not a file in a folder that exists.")
+    file_format = _format_of(Path(path))
+    check_target(path)
     if fitted.schema.frame_encoder is not None:
         raise ValueError(
             "`export` writes what computes with numbers, but `fit` was given a frame with "
@@ -91,7 +88,8 @@ def export(
             _traced(deployed, inputs), inputs, _metadata(fitted, feature_names)
         )
         _check_answers(file_format, content, deployed, fitted, inputs)
-    _replace_file(path, content)
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager
@@ -384,18 +382,3 @@ def _shown(probabilities: torch.Tensor) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all: under another name, which is then changed."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise
