@@ -52,6 +52,9 @@ _CHUNK = 2**20
 # A file before it is whole: so many bytes of its name, which may be as long as names can be.
 _MOST_NAME = 200
 _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+# Packages whose versions can change answers, and how many numbers of a version have to be the
+# same: the last one counts repairs.
+_COMPARED, _COMPARED_NUMBERS = ("torch", "numpy", "scikit-learn"), 2
 # How files of other kinds begin.
 _BEGINNINGS = (
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
@@ -446,9 +449,30 @@ def _check_beginning(file: BufferedReader) -> None:
 @cache
 def _versions() -> dict[str, str]:
     """The versions of what writes; it takes milliseconds to look them up."""
-    packages = ("easyclf", "torch", "numpy", "scikit-learn")
-    versions = {name: installed_version(name) for name in packages}
+    versions = {name: installed_version(name) for name in ("easyclf", *_COMPARED)}
     return {"python": platform.python_version(), **versions}
+
+
+def other_versions(written_by: Mapping[str, JSON]) -> list[tuple[str, str, str]]:
+    """List the packages of which a file names another version than is installed.
+
+    Parameters
+    ----------
+    written_by : mapping of str to JSON
+        The versions that the file names.
+
+    Returns
+    -------
+    others : list of tuple of str
+        The name of a package, its version in the file, and the installed one: those of torch,
+        NumPy and scikit-learn that differ in one of the first two numbers.
+    """
+    pairs = [(name, str(written_by.get(name))[:50], _versions()[name]) for name in _COMPARED]
+    return [(name, there, here) for name, there, here in pairs if _release(there) != _release(here)]
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:_COMPARED_NUMBERS]
 
 
 def _raise_unwritten(error: OSError, path: PathLike) -> NoReturn:

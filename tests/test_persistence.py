@@ -23,6 +23,7 @@ from easyclf.exceptions import InvalidFile
 from easyclf.persistence import (
     check_target,
     check_writable,
+    other_versions,
     read_archive,
     replacing,
     write_archive,
@@ -169,6 +170,18 @@ def test_links_that_look_like_unfinished_files_are_not_followed(path):
     write(path, value=2)
 
     assert (path.parent / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn"])
+def test_versions_count_by_their_first_two_numbers(path, name):
+    written_by = read_archive(path, **KIND).written_by
+    here = written_by[name]
+    major, minor, *_ = here.split(".")
+
+    assert not other_versions(written_by)
+    assert not other_versions({**written_by, name: f"{major}.{minor}.99", "python": "2.7"})
+    for there in (f"{major}.{minor}1.0", "0.1", None):
+        assert other_versions({**written_by, name: there}) == [(name, str(there), here)]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
