@@ -303,13 +303,10 @@ def _made_up(fitted: Fitted) -> Tensors:
             return torch.randint(vocabulary, size, generator=generator)
         return torch.randn(size, generator=generator, dtype=torch.float64)
 
-    shape = schema.shape
-    if isinstance(shape, dict):
-        return {name: draw(name, of_input) for name, of_input in shape.items()}
-    if shape and isinstance(shape[0], tuple):
-        return tuple(draw(place, of_input) for place, of_input in enumerate(shape))
-    rows = draw(None, shape)  # type: ignore[arg-type]  # of one input
-    return _spread(rows, fitted.module) if isinstance(fitted.module, MLP) else rows
+    rows = schema.made_up(draw)
+    if isinstance(rows, torch.Tensor) and isinstance(fitted.module, MLP):
+        return _spread(rows, fitted.module)
+    return rows
 
 
 def _spread(rows: torch.Tensor, module: MLP) -> torch.Tensor:
