@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from easyclf.checks import import_optional
+from easyclf.checks import first_line_of, import_optional
 from easyclf.data import InputFormat, Rows
 from easyclf.device import HOST
 from easyclf.engine import Fitted
@@ -202,7 +202,7 @@ class OnnxFormat(FileFormat):
             except Exception as error:
                 raise ValueError(
                     "ONNX does not have what the module does, or not in these versions of torch "
-                    f"and onnxscript; export to '.pt2', or see the cause: {_first_line(error)}"
+                    f"and onnxscript; export to '.pt2', or see the cause: {first_line_of(error)}"
                 ) from error
         for key, value in metadata.items():
             entry = model.metadata_props.add()
@@ -335,7 +335,7 @@ def _traced(deployed: Deployed, inputs: Tensors) -> torch.export.ExportedProgram
     except Exception as error:
         raise ValueError(
             f"torch.export cannot follow {type(deployed.module).__name__}, or its `preprocess`, "
-            f"with any number of rows: {_first_line(error)}"
+            f"with any number of rows: {first_line_of(error)}"
         ) from error
 
 
@@ -354,8 +354,8 @@ def _check_answers(
                 answered = file_format.run(content, apply(torch.clone, rows))
         except Exception as error:
             raise ValueError(
-                f"The file cannot be run on {len(expected)} row(s): {_first_line(error)}; nothing "
-                "was written."
+                f"The file cannot be run on {len(expected)} row(s): {first_line_of(error)}; "
+                "nothing was written."
             ) from error
         tolerance = _TOLERANCES[fitted.precision.dtype]
         if answered.shape != expected.shape or not torch.allclose(
@@ -374,8 +374,3 @@ def _shown(probabilities: torch.Tensor) -> str:
     if probabilities.ndim != 2 or not len(probabilities):
         return f"the shape {tuple(probabilities.shape)}"
     return f"{np.round(probabilities[0, :4].double().numpy(), 6).tolist()} first"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"

@@ -13,7 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from easyclf.codec import CannotBeStored, Decoder, Encoder
+from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
 from easyclf.modules import ModuleLike
@@ -275,11 +275,11 @@ def _storable_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any],
     for name, value in parameters.items():
         if name == "module":
             continue  # the fit knows it
-        try:
-            Encoder().encode(value)
+        reason = reason_not_stored(value)
+        if reason is None:
             storable[name] = value
-        except CannotBeStored as error:
-            lost[name] = str(error)
+        else:
+            lost[name] = reason
     return storable, lost
 
 
