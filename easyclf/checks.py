@@ -56,6 +56,12 @@ def name_of(target: object) -> str:
     return getattr(target, "__qualname__", None) or type(target).__qualname__
 
 
+def first_line_of(error: BaseException) -> str:
+    """Shorten an error of another package to its class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
 def keyword_names(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """Find the keyword parameters of `target`, and whether it takes any other keyword too."""
     parameters = inspect.signature(target).parameters.values()

@@ -154,6 +154,15 @@ class Encoder:
         return {"type": "loss", "class": name, "fields": self.encode(fields)}
 
 
+def reason_not_stored(value: object) -> str | None:
+    """Describe what of a value files do not hold; None if they hold all of it."""
+    try:
+        Encoder().encode(value)
+    except CannotBeStored as error:
+        return str(error)
+    return None
+
+
 class Decoder:
     """JSON and tensors to values.
 

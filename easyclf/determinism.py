@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+
+from easyclf.threads import OverlappingBlocks
 
 
 class _Settings(NamedTuple):
@@ -31,45 +31,11 @@ class _Settings(NamedTuple):
         torch.backends.cudnn.benchmark = self.tries_kernels
 
 
-class _SharedSettings:
-    """The caller's settings, while blocks of some threads need others.
-
-    They are the process's: the first thread to enter changes them, the last to leave puts them
-    back.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._n_blocks = 0
-        self._callers: _Settings | None = None
-
-    @contextmanager
-    def deterministic(self) -> Iterator[None]:
-        with self._mutex:
-            if not self._n_blocks:
-                self._callers = _Settings.current()
-                _Settings(is_on=True, warns_only=False, tries_kernels=False).apply()
-            self._n_blocks += 1
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._n_blocks -= 1
-                if not self._n_blocks and self._callers is not None:
-                    self._callers.apply()
+def _make_deterministic() -> None:
+    _Settings(is_on=True, warns_only=False, tries_kernels=False).apply()
 
 
-_shared = _SharedSettings()
-
-
-def _renew() -> None:
-    global _shared
-    _shared = _SharedSettings()
-
-
-if hasattr(os, "register_at_fork"):
-    # The threads that were to put the settings back do not live on in a forked process.
-    os.register_at_fork(after_in_child=_renew)
+_callers = OverlappingBlocks(_Settings.current, _Settings.apply)
 
 
 @contextmanager
@@ -84,7 +50,7 @@ def deterministic_algorithms(is_asked: bool) -> Iterator[None]:
     if not is_asked:
         yield
         return
-    with _shared.deterministic():
+    with _callers.kept(_make_deterministic):
         try:
             yield
         except RuntimeError as error:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +17,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from easyclf.checks import import_optional
+from easyclf.checks import first_line_of, import_optional
 from easyclf.data import InputFormat, Rows
 from easyclf.device import HOST
 from easyclf.engine import Fitted
 from easyclf.mlp import MLP
 from easyclf.nested import Tensors, apply, like, named_tensors, tensors_of
+from easyclf.persistence import PathLike, check_target, replacing
 from easyclf.precision import FullPrecision
 from easyclf.randomness import isolated
 
@@ -45,7 +44,7 @@ OnnxModel: TypeAlias = Any
 
 def export(
     fitted: Fitted,
-    path: str | os.PathLike[str],
+    path: PathLike,
     rows: Rows | None,
     feature_names: Sequence[str] | None,
 ) -> None:
@@ -72,10 +71,8 @@ def export(
     OSError
         If the file cannot be written. An older file of that name is left as it was.
     """
-    path = Path(path)
-    file_format = _format_of(path)
-    if path.is_dir() or not path.parent.is_dir():
-        raise FileNotFoundError(f"`path` {str(path)!r} is not a file in a folder that exists.")
+    file_format = _format_of(Path(path))
+    check_target(path)
     if fitted.schema.frame_encoder is not None:
         raise ValueError(
             "`export` writes what computes with numbers, but `fit` was given a frame with "
@@ -91,7 +88,8 @@ def export(
             _traced(deployed, inputs), inputs, _metadata(fitted, feature_names)
         )
         _check_answers(file_format, content, deployed, fitted, inputs)
-    _replace_file(path, content)
+    with replacing(path) as file:
+        file.write(content)
 
 
 @contextmanager
@@ -204,7 +202,7 @@ class OnnxFormat(FileFormat):
             except Exception as error:
                 raise ValueError(
                     "ONNX does not have what the module does, or not in these versions of torch "
-                    f"and onnxscript; export to '.pt2', or see the cause: {_first_line(error)}"
+                    f"and onnxscript; export to '.pt2', or see the cause: {first_line_of(error)}"
                 ) from error
         for key, value in metadata.items():
             entry = model.metadata_props.add()
@@ -305,13 +303,10 @@ def _made_up(fitted: Fitted) -> Tensors:
             return torch.randint(vocabulary, size, generator=generator)
         return torch.randn(size, generator=generator, dtype=torch.float64)
 
-    shape = schema.shape
-    if isinstance(shape, dict):
-        return {name: draw(name, of_input) for name, of_input in shape.items()}
-    if shape and isinstance(shape[0], tuple):
-        return tuple(draw(place, of_input) for place, of_input in enumerate(shape))
-    rows = draw(None, shape)  # type: ignore[arg-type]  # of one input
-    return _spread(rows, fitted.module) if isinstance(fitted.module, MLP) else rows
+    rows = schema.made_up(draw)
+    if isinstance(rows, torch.Tensor) and isinstance(fitted.module, MLP):
+        return _spread(rows, fitted.module)
+    return rows
 
 
 def _spread(rows: torch.Tensor, module: MLP) -> torch.Tensor:
@@ -340,7 +335,7 @@ def _traced(deployed: Deployed, inputs: Tensors) -> torch.export.ExportedProgram
     except Exception as error:
         raise ValueError(
             f"torch.export cannot follow {type(deployed.module).__name__}, or its `preprocess`, "
-            f"with any number of rows: {_first_line(error)}"
+            f"with any number of rows: {first_line_of(error)}"
         ) from error
 
 
@@ -359,8 +354,8 @@ def _check_answers(
                 answered = file_format.run(content, apply(torch.clone, rows))
         except Exception as error:
             raise ValueError(
-                f"The file cannot be run on {len(expected)} row(s): {_first_line(error)}; nothing "
-                "was written."
+                f"The file cannot be run on {len(expected)} row(s): {first_line_of(error)}; "
+                "nothing was written."
             ) from error
         tolerance = _TOLERANCES[fitted.precision.dtype]
         if answered.shape != expected.shape or not torch.allclose(
@@ -379,23 +374,3 @@ def _shown(probabilities: torch.Tensor) -> str:
     if probabilities.ndim != 2 or not len(probabilities):
         return f"the shape {tuple(probabilities.shape)}"
     return f"{np.round(probabilities[0, :4].double().numpy(), 6).tolist()} first"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
-
-
-def _replace_file(path: Path, content: bytes) -> None:
-    """Write a file as a whole or not at all: under another name, which is then changed."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink()
-        raise

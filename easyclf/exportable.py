@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from easyclf.export import export
+from easyclf.persistence import PathLike
 from easyclf.predictor import Predictor
 
 
 class Exportable(Predictor):
     """A classifier that can be written for programs that have no easyclf."""
 
-    def export(self, path: str | os.PathLike[str], *, X: Any = None) -> None:
+    def export(self, path: PathLike, *, X: Any = None) -> None:
         """Write a file that computes what `predict_proba` does, for programs without easyclf.
 
         It holds `preprocess`, the module, and what makes probabilities of its outputs; it takes

@@ -15,9 +15,11 @@ import re
 import secrets
 import stat
 import struct
+import sys
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from importlib.metadata import version as installed_version
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
@@ -28,6 +30,9 @@ import torch
 from easyclf.documents import JSON, MOST_BYTES, read_document, write_document
 from easyclf.exceptions import InvalidFile
 from easyclf.safetensors import read_tensors, write_tensors
+
+if sys.platform != "win32":
+    import fcntl
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -44,6 +49,12 @@ _DIGEST_SIZE = 64
 # Bytes of the list of members, so many that nobody needs more: it is read before it is checked.
 _LONGEST_LIST = 2**18
 _CHUNK = 2**20
+# A file before it is whole: so many bytes of its name, which may be as long as names can be.
+_MOST_NAME = 200
+_UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
+# Packages whose versions can change answers, and how many numbers of a version have to be the
+# same: the last one counts repairs.
+_COMPARED, _COMPARED_NUMBERS = ("torch", "numpy", "scikit-learn"), 2
 # How files of other kinds begin.
 _BEGINNINGS = (
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
@@ -111,7 +122,7 @@ def write_archive(
         "format": _FORMAT,
         "kind": kind,
         "version": version,
-        "written_by": _versions(),
+        "written_by": dict(_versions()),
     }
     texts = {_ABOUT: write_document(about)}
     texts |= {name + _DOCUMENT: write_document(text) for name, text in documents.items()}
@@ -178,21 +189,88 @@ def replacing(path: PathLike) -> Iterator[BufferedRandom]:
         If the folder is missing, or nothing can be written there; the message has the path.
     """
     target = check_target(path)
-    # Beside the target: a file can only be renamed within a file system.
-    temporary = target.with_name(f".{target.name[:200]}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        with suppress(FileNotFoundError):
-            temporary.chmod(stat.S_IMODE(target.stat().st_mode))
-        temporary.replace(target)
+        temporary, file = _opened_beside(target)
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                with suppress(FileNotFoundError):
+                    temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+                if sys.platform == "win32":
+                    file.close()  # what is open cannot be renamed there
+                # Else it is renamed while it is open, and with that locked.
+                temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         _raise_unwritten(error, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     _flush_folder(target.parent)
+
+
+def check_writable(path: PathLike) -> None:
+    """Try whether `replacing` could write a file, and leave nothing behind.
+
+    Raises
+    ------
+    OSError
+        If it could not; the message has the path.
+    """
+    target = check_target(path)
+    try:
+        temporary, file = _opened_beside(target)
+        file.close()
+        temporary.unlink()
+    except OSError as error:
+        _raise_unwritten(error, path)
+
+
+def remove_unfinished(folder: Path, names: re.Pattern[str]) -> None:
+    """Remove what processes have left that were killed while they wrote files of such names.
+
+    The files of writers that live are locked, and stay. So do all where the system, or that of
+    the files, has no locks.
+    """
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):  # the folder cannot be listed
+        for path in folder.iterdir():
+            unfinished = _UNFINISHED.fullmatch(path.name)
+            if unfinished and names.fullmatch(unfinished[1]):
+                with suppress(OSError):
+                    _remove_unless_locked(path)
+
+
+def _remove_unless_locked(path: Path) -> None:
+    """Remove a file; raise an OSError if another process, or thread, writes to it."""
+    if sys.platform != "win32":
+        # Neither links are followed, nor does a pipe keep us waiting: others may write there too.
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+        finally:
+            os.close(descriptor)
+
+
+def _opened_beside(target: Path) -> tuple[Path, BufferedRandom]:
+    """Open a new file, locked, in the folder of `target`, and remove those of dead writers.
+
+    It stands there since a file can only be renamed within a file system.
+    """
+    beginning = target.name.encode("utf-8", "ignore")[:_MOST_NAME].decode("utf-8", "ignore")
+    remove_unfinished(target.parent, re.compile(re.escape(beginning)))
+    while True:
+        temporary = target.with_name(f".{beginning}.{secrets.token_hex(8)}.tmp")
+        file = temporary.open("x+b")
+        if sys.platform != "win32":
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+        # Before it was locked, it may have looked like that of a dead writer.
+        if temporary.exists():
+            return temporary, file
+        file.close()
 
 
 def check_target(path: PathLike) -> Path:
@@ -368,10 +446,33 @@ def _check_beginning(file: BufferedReader) -> None:
     raise InvalidFile(f"it is no file that easyclf has written{like}")
 
 
-def _versions() -> dict[str, JSON]:
-    packages = ("easyclf", "torch", "numpy", "scikit-learn")
-    versions: dict[str, JSON] = {name: installed_version(name) for name in packages}
+@cache
+def _versions() -> dict[str, str]:
+    """The versions of what writes; it takes milliseconds to look them up."""
+    versions = {name: installed_version(name) for name in ("easyclf", *_COMPARED)}
     return {"python": platform.python_version(), **versions}
+
+
+def other_versions(written_by: Mapping[str, JSON]) -> list[tuple[str, str, str]]:
+    """List the packages of which a file names another version than is installed.
+
+    Parameters
+    ----------
+    written_by : mapping of str to JSON
+        The versions that the file names.
+
+    Returns
+    -------
+    others : list of tuple of str
+        The name of a package, its version in the file, and the installed one: those of torch,
+        NumPy and scikit-learn that differ in one of the first two numbers.
+    """
+    pairs = [(name, str(written_by.get(name))[:50], _versions()[name]) for name in _COMPARED]
+    return [(name, there, here) for name, there, here in pairs if _release(there) != _release(here)]
+
+
+def _release(version: str) -> list[str]:
+    return version.split(".")[:_COMPARED_NUMBERS]
 
 
 def _raise_unwritten(error: OSError, path: PathLike) -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 
 from easyclf.device import HOST, generator_state, seed_device, set_generator_state
+from easyclf.threads import OverlappingBlocks, call_after_fork
 
 _64_BITS = 2**64 - 1
 # The random states are the process's: whoever seeds them keeps other threads waiting.
@@ -21,13 +21,12 @@ _this_thread = threading.local()
 
 
 def _renew_lock() -> None:
-    global _lock, _callers
-    _lock, _callers = threading.RLock(), _CallersStates()
+    global _lock
+    _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    # A thread that held the lock does not live on in a forked process.
-    os.register_at_fork(after_in_child=_renew_lock)
+# A thread that held the lock does not live on in a forked process.
+call_after_fork(_renew_lock)
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -69,35 +68,7 @@ def _put_back(states: HostStates) -> None:
     torch.set_rng_state(cpu)
 
 
-class _CallersStates:
-    """The random states of who called easyclf, while some threads are in blocks of their own.
-
-    Threads leave such blocks in any order, and each puts back what it found, which may be the
-    states of another one: the last thread to leave puts back the caller's.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._n_blocks = 0
-        self._states: HostStates | None = None
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep the states until this block, and all that overlap it, have ended."""
-        with self._mutex:
-            if not self._n_blocks:
-                self._states = _host_states()
-            self._n_blocks += 1
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._n_blocks -= 1
-                if not self._n_blocks and self._states is not None:
-                    _put_back(self._states)
-
-
-_callers = _CallersStates()
+_callers = OverlappingBlocks(_host_states, _put_back)
 
 
 def kept_states() -> AbstractContextManager[None]:

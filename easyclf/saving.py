@@ -13,7 +13,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from easyclf.codec import CannotBeStored, Decoder, Encoder
+from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
 from easyclf.modules import ModuleLike
@@ -23,6 +23,7 @@ from easyclf.persistence import (
     PathLike,
     check_target,
     naming,
+    other_versions,
     read_archive,
     write_archive,
 )
@@ -138,6 +139,12 @@ class Savable(Predictor):
             Fitted, on the CPU. Its answers are those of the one that was saved, and a further
             fit goes on as it would have.
 
+        Warns
+        -----
+        UserWarning
+            If the file was written with another version of torch, NumPy or scikit-learn, of which
+            more than the last number differs.
+
         Raises
         ------
         FileNotFoundError
@@ -153,7 +160,9 @@ class Savable(Predictor):
         with torch.inference_mode(False):
             archive = read_archive(path, kind=_KIND, version=VERSION)
             with naming(path), _consistent(archive):
-                return cls._restored(archive, module, trusted, parameters)
+                restored = cls._restored(archive, module, trusted, parameters)
+        _warn_of_versions(path, archive)
+        return restored
 
     @classmethod
     def _check_names(cls, parameters: Mapping[str, Any]) -> None:
@@ -266,11 +275,11 @@ def _storable_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any],
     for name, value in parameters.items():
         if name == "module":
             continue  # the fit knows it
-        try:
-            Encoder().encode(value)
+        reason = reason_not_stored(value)
+        if reason is None:
             storable[name] = value
-        except CannotBeStored as error:
-            lost[name] = str(error)
+        else:
+            lost[name] = reason
     return storable, lost
 
 
@@ -284,6 +293,20 @@ def _check_given(lost: Mapping[str, str], given: Mapping[str, Any], owner: str) 
                 f"it was saved with `{name}` ({described}), which files do not hold and without "
                 f"which the answers would be others; pass it, as in {owner}.load(path, {name}=...)"
             )
+
+
+def _warn_of_versions(path: PathLike, archive: Archive) -> None:
+    """Warn if the answers may not be the same to the last bit."""
+    others = other_versions(archive.written_by)
+    if others:
+        there = ", ".join(f"{name} {version}" for name, version, _ in others)
+        here = ", ".join(f"{name} {version}" for name, _, version in others)
+        warnings.warn(
+            f"{str(path)!r} was written with {there}, and is read with {here}: its answers may "
+            "differ. Compare some of them; `save` then writes the present versions.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager

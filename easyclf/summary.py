@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from easyclf.checks import first_line_of
+
 Shape = tuple[int, ...]
 # Rows that are passed through a module. Few shapes have it by chance.
 _N_ROWS = 3
@@ -183,9 +185,8 @@ def summarize(
         except Exception as error:  # whatever a module may raise about rows of zeros
             outputs.clear()
             sizes.clear()
-            reason = (str(error).splitlines() or [""])[0]
             note = (
-                f"no shapes, since rows of zeros do not pass ({type(error).__name__}: {reason}); "
+                f"no shapes, since rows of zeros do not pass ({first_line_of(error)}); "
                 "give rows of yours: `summary(X)`"
             )
     memory = {"weights": _size(module.parameters()), "buffers": _size(module.buffers())}

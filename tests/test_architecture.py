@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import re
 import sys
 
 import pytest
@@ -19,7 +20,6 @@ FLOORS = {
         "device",
         "threads",
         "randomness",
-        "threads",
         "determinism",
         "documents",
         "safetensors",
@@ -135,6 +135,25 @@ def test_every_file_stands_on_a_floor():
     nouns = {path.stem for path in PACKAGE.glob("*.py")} | set(FOLDERS)
 
     assert nouns - {"__init__"} == set(ORDER)
+
+
+def test_the_page_has_every_file_once_and_the_floors_in_their_order():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"^```text\n(face .*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    lines = re.findall(r"^([a-z]* +)(\w+)(/|\.py)  ", tree, re.MULTILINE)
+    indent = len(lines[0][0])
+    folders = [name for place, name, kind in lines if kind == "/"]
+
+    assert re.findall(r"^[a-z]+", tree, re.MULTILINE) == [*reversed(FLOORS)]
+    assert [name for place, name, _ in lines if len(place) == indent] == [*reversed(ORDER)]
+    # Those of `data/` are listed where kinds of data are.
+    listed = sorted(name for place, name, _ in lines if len(place) > indent)
+    assert listed == sorted(
+        path.stem
+        for folder in set(folders) - {"data"}
+        for path in (PACKAGE / folder).glob("*.py")
+        if path.stem != "__init__"
+    )
 
 
 KINDS_OF_DEVICES = {"cpu", "cuda", "hip", "hpu", "ipu", "meta", "mps", "mtia", "npu", "xla", "xpu"}

@@ -6,6 +6,7 @@ import os
 import pickle
 import random
 import shutil
+import signal
 import stat
 import subprocess
 import threading
@@ -19,7 +20,14 @@ import pytest
 import torch
 
 from easyclf.exceptions import InvalidFile
-from easyclf.persistence import check_target, read_archive, replacing, write_archive
+from easyclf.persistence import (
+    check_target,
+    check_writable,
+    other_versions,
+    read_archive,
+    replacing,
+    write_archive,
+)
 
 KIND = {"kind": "trial", "version": 3}
 
@@ -95,6 +103,85 @@ def test_a_failed_write_leaves_the_old_file_alone(path, fault):
 
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
+
+
+def die_while_writing(path):
+    """Have another process be killed while it writes the file."""
+    process = os.fork()
+    if not process:
+        with replacing(path) as file:
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no SIGKILL")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["a.easyclf", "模" * 84])
+def test_the_next_write_removes_what_a_dead_writer_has_left(tmp_path, name):
+    mine = [".a.easyclf.tmp", ".b.easyclf.0123456789abcdef.tmp"]
+    for other in mine:
+        (tmp_path / other).write_text("mine")
+    die_while_writing(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 3
+
+    write(tmp_path / name)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, name])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there nothing is removed")
+def test_what_others_write_meanwhile_stays(path):
+    with replacing(path) as file:
+        file.write(b"mine")
+        write(path, value=2)
+        check_writable(path)
+        assert len(list(path.parent.iterdir())) == 2
+
+    assert path.read_bytes() == b"mine"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_writer_that_was_taken_for_a_dead_one_begins_again(path, monkeypatch):
+    """Another process looked at its file between its making and its locking."""
+    fcntl = pytest.importorskip("fcntl")
+    taken, real = [], fcntl.flock
+
+    def take_first(file, how):
+        if not taken:
+            (temporary,) = path.parent.glob(".*.tmp")
+            taken.append(temporary)
+            temporary.unlink()
+        return real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", take_first)
+
+    write(path, value=2)
+
+    assert taken
+    assert read_archive(path, **KIND).documents["facts"]["value"] == 2
+
+
+def test_links_that_look_like_unfinished_files_are_not_followed(path):
+    (path.parent / "mine").write_text("mine")
+    link = path.with_name(".a.easyclf.0123456789abcdef.tmp")
+    link.symlink_to(path.parent / "mine")
+
+    write(path, value=2)
+
+    assert (path.parent / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn"])
+def test_versions_count_by_their_first_two_numbers(path, name):
+    written_by = read_archive(path, **KIND).written_by
+    here = written_by[name]
+    major, minor, *_ = here.split(".")
+
+    assert not other_versions(written_by)
+    assert not other_versions({**written_by, name: f"{major}.{minor}.99", "python": "2.7"})
+    for there in (f"{major}.{minor}1.0", "0.1", None):
+        assert other_versions({**written_by, name: there}) == [(name, str(there), here)]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])

@@ -1,10 +1,12 @@
 """An estimator that was saved and loaded answers, and goes on, as the one that was saved."""
 
+import os
 import pickle
 import re
 import subprocess
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import saved_modules
-from easyclf import MLP, EarlyStopping, Estimator, InvalidFile
+from easyclf import MLP, EarlyStopping, Estimator, InvalidFile, persistence
 from easyclf.persistence import read_archive, write_archive
 from easyclf.saving import VERSION
 from saved_modules import Ending, Halves, Lazy, Net, Pictures, make_net
@@ -614,9 +616,100 @@ def test_a_state_that_a_kernel_would_read_beyond_is_refused(blobs, tmp_path, sha
         Estimator.load(path)
 
 
+VERSIONS = {name: version(name) for name in ("easyclf", "torch", "numpy", "scikit-learn")}
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn"])
+def test_another_version_is_told_once_with_both(blobs, tmp_path, monkeypatch, name):
+    path = tmp_path / "clf.easyclf"
+    clf = fitted(*blobs)
+    with monkeypatch.context() as patched:
+        patched.setattr(persistence, "_versions", lambda: {**VERSIONS, name: "0.1.2"})
+        clf.save(path)
+
+    words = f"was written with {name} 0.1.2, and is read with {name} {re.escape(VERSIONS[name])}: "
+    with pytest.warns(UserWarning, match=words) as told:
+        again = Estimator.load(path)
+
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert np.array_equal(again.predict_proba(blobs[0]), clf.predict_proba(blobs[0]))
+    again.save(path)
+    Estimator.load(path)
+
+
+def test_a_repaired_version_is_not_told(blobs, tmp_path, monkeypatch):
+    repaired = {n: ".".join([*here.split(".")[:2], "99"]) for n, here in VERSIONS.items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(persistence, "_versions", lambda: repaired)
+        fitted(*blobs).save(tmp_path / "clf.easyclf")
+
+    Estimator.load(tmp_path / "clf.easyclf")
+
+
+# Eight processes that may write nothing.
+MANY_READERS = """
+import os, sys
+import numpy as np, torch
+from easyclf import Estimator
+
+torch.set_num_threads(1)
+WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+REFUSED = {"os.mkdir", "os.rename", "os.remove", "tempfile.mkstemp", "tempfile.mkdtemp"}
+
+def refuse(event, arguments):
+    if event in REFUSED or (event == "open" and arguments[2] & WRITES):
+        raise PermissionError(f"{event} of {arguments}")
+
+def answers():
+    return Estimator.load("clf.easyclf").predict_proba(np.load("X.npy"))
+
+expected = np.load("proba.npy")
+answers()  # torch's first optimizer imports what looks for a folder of its own
+readers = []
+for _ in range(8):
+    reader = os.fork()
+    if not reader:
+        sys.addaudithook(refuse)
+        os._exit(not np.array_equal(answers(), expected))
+    readers.append(reader)
+assert [os.waitpid(reader, 0)[1] for reader in readers] == [0] * 8
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each process would import torch anew")
+def test_eight_processes_load_from_a_read_only_folder_at_once(blobs, tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    clf = fitted(*blobs)
+    clf.save(folder / "clf.easyclf")
+    np.save(folder / "X.npy", blobs[0])
+    np.save(folder / "proba.npy", clf.predict_proba(blobs[0]))
+    before = sorted(folder.iterdir())
+    folder.chmod(0o555)
+
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", MANY_READERS],
+        cwd=folder,
+        env={
+            "PYTHONPATH": ":".join(map(str, sys.path)),
+            "PATH": "",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    folder.chmod(0o755)
+
+    assert not ended.returncode, ended.stderr
+    assert sorted(folder.iterdir()) == before
+
+
 GOLDEN = sorted(Path(__file__).with_name("golden").glob("*.easyclf"))
 
 
+@pytest.mark.filterwarnings("ignore:.*golden.* was written with:UserWarning")
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_files_of_every_format_are_read_for_good(path):
     X = np.linspace(-2, 2, 24).reshape(8, 3)

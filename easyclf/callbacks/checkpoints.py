@@ -17,15 +17,21 @@ from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
 from easyclf.callbacks.records import check_folder
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
-from easyclf.persistence import Archive, PathLike, read_archive, replacing, write_archive
+from easyclf.persistence import (
+    Archive,
+    PathLike,
+    check_writable,
+    read_archive,
+    remove_unfinished,
+    write_archive,
+)
 from easyclf.state import TrainingState
 from easyclf.weights import weights_of, write_weights
 
 _KIND, _VERSION = "checkpoint", 1
 _NAME = re.compile(r"epoch-(\d{6,})\.ckpt")
 _BEST = "best.safetensors"
-# What `replacing` writes to before a file is whole.
-_UNFINISHED = re.compile(r"\.(epoch-\d{6,}\.ckpt|best\.safetensors|writable)\.[0-9a-f]{16}\.tmp")
+_WRITTEN = re.compile(r"epoch-\d{6,}\.ckpt|best\.safetensors|writable")
 
 
 class Checkpoint(Callback):
@@ -139,12 +145,8 @@ class Checkpoint(Callback):
         folder = _folder_of(self.path)
         try:
             folder.mkdir(exist_ok=True)
-            for path in folder.iterdir():
-                if _UNFINISHED.fullmatch(path.name):
-                    path.unlink(missing_ok=True)
-            with replacing(folder / "writable"):
-                pass
-            (folder / "writable").unlink(missing_ok=True)
+            remove_unfinished(folder, _WRITTEN)
+            check_writable(folder / "writable")
         except OSError as error:
             error.add_note(f"Checkpoint cannot write into the folder {str(self.path)!r}.")
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -15,9 +14,10 @@ import torch
 
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.loggers import is_in_notebook, is_main_process
-from easyclf.callbacks.records import PathLike, check_folder
+from easyclf.callbacks.records import check_folder, telling_who_writes
 from easyclf.checks import import_optional
 from easyclf.displays import TrainingDisplay
+from easyclf.persistence import PathLike, check_writable, replacing
 from easyclf.state import TrainingState
 
 if TYPE_CHECKING:
@@ -248,25 +248,11 @@ def _check_picture(path: Path, figure: Figure) -> None:
         )
     if path.is_dir():
         raise IsADirectoryError(f"LivePlot is to write {str(path)!r}, which is a directory.")
-    try:
-        with _beside(path).open("wb"):
-            pass
-    except OSError as error:
-        error.add_note(f"LivePlot cannot write {str(path)!r}.")
-        raise
-    _beside(path).unlink()
+    with telling_who_writes("LivePlot", path):
+        check_writable(path)
 
 
 def _write(figure: Figure, path: Path) -> None:
     """Write the picture: whoever looks at the file sees the old one or the new one."""
-    beside = _beside(path)
-    try:
-        figure.savefig(beside, format=path.suffix.removeprefix(".").lower())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _beside(path: Path) -> Path:
-    """A name in the same folder that is this process's own."""
-    return path.with_name(f".{path.name}.{os.getpid()}")
+    with replacing(path) as file:
+        figure.savefig(file, format=path.suffix.removeprefix(".").lower())

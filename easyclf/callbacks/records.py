@@ -5,18 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from easyclf.callbacks.base import Callback
+from easyclf.persistence import PathLike
 from easyclf.state import TrainingState
 
 Row = dict[str, float]
-PathLike = str | os.PathLike[str]
 
 
 def row_of(state: TrainingState) -> Row:
@@ -41,6 +41,16 @@ def check_folder(path: PathLike, owner: str) -> Path:
     return path
 
 
+@contextmanager
+def telling_who_writes(owner: str, path: PathLike) -> Iterator[None]:
+    """Have errors of files say which callback was to write what."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"{owner} cannot write {str(path)!r}.")
+        raise
+
+
 class FileLogger(Callback):
     """Writes a line for each epoch; a crash loses at most the line that is being written."""
 
@@ -51,11 +61,8 @@ class FileLogger(Callback):
         """Open the file, before any work that a missing folder could lose."""
         path = check_folder(self.path, type(self).__name__)
         self._n_written = len(state.history)
-        try:
+        with telling_who_writes(type(self).__name__, path):
             self._stream = self._open(path)
-        except OSError as error:
-            error.add_note(f"{type(self).__name__} cannot write {str(path)!r}.")
-            raise
 
     @abstractmethod
     def _open(self, path: Path) -> IO[str]:

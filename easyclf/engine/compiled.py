@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from easyclf.checks import first_line_of
 from easyclf.device import is_out_of_memory
 
 
@@ -38,10 +39,9 @@ class CompiledForward:
             # An error of the module's own is raised here.
             returned = self._module(*inputs, **named)
             self._forward = self._module
-            lines = str(error).strip().splitlines()
             warnings.warn(
                 f"torch.compile cannot compile {type(self._module).__name__} here "
-                f"({type(error).__name__}: {lines[0] if lines else ''}); the fit goes on without. "
+                f"({first_line_of(error)}); the fit goes on without. "
                 "Use compile='auto' to save that time.",
                 UserWarning,
                 stacklevel=2,

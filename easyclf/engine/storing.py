@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from easyclf.codec import CannotBeStored, Encoder, known_optimizers
+from easyclf.codec import known_optimizers, reason_not_stored
 from easyclf.data import describe_format, describe_schema, make_format, make_schema
 from easyclf.device import HOST
 from easyclf.engine.fitted import Fitted
@@ -124,12 +124,11 @@ def describe_fitted(fitted: Fitted) -> Described:
 
 def _storable(value: object, name: str, lost: dict[str, str]) -> object:
     """The value itself, or None where files cannot hold it, which is then lost."""
-    try:
-        Encoder().encode(value)
-    except CannotBeStored as error:
-        lost[name] = str(error)
-        return None
-    return value
+    reason = reason_not_stored(value)
+    if reason is None:
+        return value
+    lost[name] = reason
+    return None
 
 
 def _describe_given(given: Given, lost: dict[str, str]) -> Plain:
@@ -151,7 +150,7 @@ def _describe_head(head: Head) -> Plain:
         # Its order is that of the outputs.
         head = head.inner
     criterion = head.criterion
-    is_known = type(criterion).__name__ in _CRITERIA and not _lost_in(criterion.loss)
+    is_known = type(criterion).__name__ in _CRITERIA and reason_not_stored(criterion.loss) is None
     return {
         "type": type(head).__name__,
         "kind": type(head.kind).__name__,
@@ -162,12 +161,6 @@ def _describe_head(head: Head) -> Plain:
         "loss": criterion.loss if is_known else None,
         "carries_weights": criterion.carries_weights,
     }
-
-
-def _lost_in(value: object) -> bool:
-    lost: dict[str, str] = {}
-    _storable(value, "it", lost)
-    return bool(lost)
 
 
 def _describe_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module) -> Plain | None:
@@ -184,7 +177,9 @@ def _describe_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
         "state": {key: _as_dict(values) for key, values in state["state"].items()},
         "groups": [dict(group) for group in state["param_groups"]],
     }
-    is_stored = described["type"] and all(map(all, weights)) and not _lost_in(described)
+    is_stored = (
+        described["type"] and all(map(all, weights)) and reason_not_stored(described) is None
+    )
     return described if is_stored else None
 
 

@@ -484,7 +484,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     def refuse(path):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(checkpoints, "replacing", refuse)
+    monkeypatch.setattr(checkpoints, "check_writable", refuse)
     steps = LambdaCallback(on_batch_begin=lambda state: pytest.fail("it trained"))
 
     with pytest.raises(PermissionError, match="Permission denied") as refused:

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -237,9 +238,12 @@ def test_a_picture_that_cannot_be_written_is_refused_before_training(
 def test_a_folder_that_takes_no_files_is_refused_before_training(
     tmp_path, network, blobs, monkeypatch
 ):
-    monkeypatch.setattr(live_plot, "_beside", lambda path: path / "no" / "folder")
+    def refuse(path, mode):
+        raise PermissionError(13, "Permission denied")
 
-    with pytest.raises(OSError, match="folder") as raised:
+    monkeypatch.setattr(Path, "open", refuse)
+
+    with pytest.raises(OSError, match=r"could not be written, .*: Permission denied") as raised:
         fit(network, blobs, LivePlot(tmp_path / "live.png"))
 
     assert "LivePlot cannot write" in raised.value.__notes__[0]
@@ -269,7 +273,7 @@ def test_the_old_picture_is_there_until_the_new_one_is_whole(tmp_path, network, 
     path.write_bytes(b"old")
 
     def fail(self, target, **settings):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError("no space left")
 
     monkeypatch.setattr(mpl.figure.Figure, "savefig", fail)

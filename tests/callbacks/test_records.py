@@ -114,6 +114,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(logger, tmp_pa
     assert f"{logger.__name__} cannot write" in raised.value.__notes__[0]
 
 
+def test_a_folder_that_cannot_be_made_is_refused_in_the_same_words(tmp_path, network, blobs):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "log").write_text("mine")
+
+    with pytest.raises(FileExistsError) as raised:
+        fit(network, blobs, TensorBoard(tmp_path / "log"))
+
+    assert raised.value.__notes__[0] == f"TensorBoard cannot write {str(tmp_path / 'log')!r}."
+
+
 @pytest.mark.parametrize("logger", [CSVLogger, JSONLogger])
 def test_a_file_that_fails_later_costs_one_warning(logger, tmp_path, network, blobs):
     log = logger(tmp_path / "log")
