@@ -399,6 +399,23 @@ def test_the_best_epoch_is_known_after_a_resumption(tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("kind", [EarlyStopping, Checkpoint, ReduceLROnPlateau])
+def test_what_watches_another_quantity_begins_afresh(kind, tmp_path):
+    def make(monitor):
+        if kind is Checkpoint:
+            return estimator(None, numbered(), keep=Checkpoint(tmp_path, monitor=monitor))
+        return estimator(tmp_path, numbered(), kind(monitor, patience=1))
+
+    fit(make("number_score"), 3)
+    # No accuracy is above the number of an epoch.
+    after = fit(make("val_accuracy"))
+
+    if kind is ReduceLROnPlateau:
+        assert after.history_[3, "lr"] == after.history_[2, "lr"]
+    else:
+        assert after.callbacks[1].best_score_ == max(after.history_["val_accuracy"][2:])
+
+
 @pytest.mark.parametrize("n_bytes", [-9, 0, 9])
 def test_a_torn_checkpoint_is_passed_over_with_a_warning(n_bytes, tmp_path):
     def make(name):
