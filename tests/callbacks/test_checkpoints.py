@@ -240,6 +240,14 @@ def test_it_goes_on_when_its_end_is_put_off(tmp_path):
     assert_same(longer, whole)
 
 
+def test_it_goes_on_when_its_end_is_gone(tmp_path):
+    stopped = fit(estimator(tmp_path / "short", EarlyStopping("val_loss", 1), lr=0.3, epochs=9))
+    longer = fit(estimator(tmp_path / "short", lr=0.3, epochs=9))
+
+    assert stopped.n_iter_ < longer.n_iter_ == 9
+    assert_same(longer, fit(estimator(tmp_path / "whole", lr=0.3, epochs=9)))
+
+
 def numbered():
     """Adds the number of the epoch to the quantities."""
 
