@@ -333,6 +333,20 @@ def test_weights_of_other_code_are_refused_by_name(tmp_path, monkeypatch):
         fit(estimator(tmp_path))
 
 
+def test_a_run_that_began_with_weights_of_another_file_is_refused(tmp_path):
+    for seed in (0, 1):
+        begun = Estimator(Network, epochs=1, random_state=seed).fit(X, Y)
+        begun.save_weights(tmp_path / f"{seed}.safetensors")
+
+    def make(seed):
+        return estimator(tmp_path / "run").load_weights(tmp_path / f"{seed}.safetensors")
+
+    fit(make(0), 3)
+    with pytest.raises(ValueError, match=r"`load_weights` was 9 tensors with the .* now"):
+        fit(make(1))
+    assert fit(make(0)).callbacks[0].resumed_epoch_ == 2
+
+
 def test_a_run_without_a_callback_that_it_had_is_refused(tmp_path):
     fit(estimator(tmp_path, EMA(0.9)), 2)
 
