@@ -25,6 +25,7 @@ from easyclf.device import HOST
 from easyclf.engine import Fitted
 from easyclf.mlp import MLP
 from easyclf.nested import Tensors, apply, like, named_tensors, tensors_of
+from easyclf.persistence import check_path
 from easyclf.precision import FullPrecision
 from easyclf.randomness import isolated
 
@@ -69,9 +70,12 @@ def export(
         module, or the file answers otherwise than the module.
     ImportError
         If ONNX is wanted and not installed.
+    TypeError
+        If it is no path.
     OSError
         If the file cannot be written. An older file of that name is left as it was.
     """
+    check_path(path, "model.onnx")
     path = Path(path)
     file_format = _format_of(path)
     if path.is_dir() or not path.parent.is_dir():

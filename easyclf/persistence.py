@@ -195,6 +195,20 @@ def replacing(path: PathLike) -> Iterator[BufferedRandom]:
     _flush_folder(target.parent)
 
 
+def check_path(path: object, example: str) -> None:
+    """Refuse what is no path.
+
+    Raises
+    ------
+    TypeError
+        It shows the beginning of what was given, and the example.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        shown = repr(path)
+        shown = shown if len(shown) <= 100 else f"a {type(path).__name__}, {shown[:60]}..."
+        raise TypeError(f"`path` is {shown}; expected a text or a path, as {example!r}.")
+
+
 def check_target(path: PathLike) -> Path:
     """Find the file that `path` means, through links, where a file could be written.
 
@@ -205,8 +219,7 @@ def check_target(path: PathLike) -> Path:
     TypeError
         If it is no path.
     """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"`path` is {path!r}; expected a text or a path, as 'model.easyclf'.")
+    check_path(path, "model.easyclf")
     if not os.fspath(path):
         raise FileNotFoundError("`path` is ''; expected the name of a file, as 'model.easyclf'.")
     target = Path(os.path.realpath(path))
@@ -231,8 +244,7 @@ def reading(path: PathLike) -> Iterator[tuple[BufferedReader, int]]:
     InvalidFile
         If it is no file but a folder or a device, or is empty.
     """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"`path` is {path!r}; expected a text or a path, as 'model.easyclf'.")
+    check_path(path, "model.easyclf")
     with naming(path):
         if not Path(path).exists():
             raise FileNotFoundError(errno.ENOENT, "There is no such file", str(path))

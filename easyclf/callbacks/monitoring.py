@@ -19,7 +19,14 @@ def check_measured(callback: object, monitor: str, state: TrainingState) -> None
     ------
     ValueError
         It names the quantities that will be.
+    TypeError
+        If it is no name, such as a number that was meant for another parameter.
     """
+    if not isinstance(monitor, str):
+        raise TypeError(
+            f"`monitor` of {type(callback).__name__} is {monitor!r}; expected the name of a "
+            f"quantity, one of {list(state.quantities)}. Give other parameters by their names."
+        )
     if monitor in state.quantities:
         return
     is_validated = any(name.startswith("val_") for name in state.quantities)
