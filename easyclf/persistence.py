@@ -44,6 +44,11 @@ _DIGEST_SIZE = 64
 # Bytes of the list of members, so many that nobody needs more: it is read before it is checked.
 _LONGEST_LIST = 2**18
 _CHUNK = 2**20
+# Who reads the kinds of files.
+_READERS = {
+    "estimator": "; `Estimator.load` reads it",
+    "checkpoint": "; `fit` with `Checkpoint(folder)` among `callbacks` reads it",
+}
 # How files of other kinds begin.
 _BEGINNINGS = (
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
@@ -356,7 +361,7 @@ def _read_about(about: JSON, kind: str, version: int) -> tuple[int, dict[str, JS
         case _:
             raise InvalidFile("it does not say that easyclf has written it")
     if its_kind != kind:
-        raise InvalidFile(f"it holds {its_kind[:100]!r}, not {kind!r}")
+        raise InvalidFile(f"it holds {its_kind[:100]!r}, not {kind!r}{_READERS.get(its_kind, '')}")
     if its_version > version:
         raise InvalidFile(
             f"its format has the number {its_version}, written by easyclf "
