@@ -125,6 +125,8 @@ class Checkpoint(Callback):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}.")
             check_at_least(1, **{name: value})
+        if not isinstance(self.resume, bool):
+            raise ValueError(f"`resume` must be True or False; got {self.resume!r}.")
         if self.monitor is not None:
             check_measured(self, self.monitor, state)
             self._sign = sign_of(self.monitor, "auto", state)

@@ -537,6 +537,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
         ({"every": 0}, "`every` must be at least 1; got 0"),
         ({"every": 1.5}, "`every` must be an integer of at least 1; got 1.5"),
         ({"keep": 0}, "`keep` must be at least 1; got 0"),
+        ({"resume": "no"}, "`resume` must be True or False; got 'no'"),
         ({"monitor": "val_los"}, "monitors 'val_los', which this run does not measure; did you"),
     ],
 )
