@@ -179,6 +179,11 @@ class TrainingDisplay:
             If matplotlib is not installed.
         """
         import_optional("matplotlib", needed_by="TrainingDisplay.plot")
+        if isinstance(ax, str):
+            raise TypeError(
+                f"{ax!r} is no Axes of matplotlib to draw on; a quantity is named by "
+                f"quantities={ax!r}."
+            )
         names = self._quantities(quantities, is_one=ax is not None and hasattr(ax, "plot"))
         n_runs = len(self.histories)
         if ax is None:
@@ -271,6 +276,11 @@ def _with_history(estimator: Trained) -> Trained:
     NotFittedError, TypeError
         If there is none.
     """
+    if isinstance(estimator, list | tuple | dict):
+        raise TypeError(
+            f"`estimator` is a {type(estimator).__name__}; give several one by one, as in "
+            "TrainingDisplay.from_estimator(*estimators, names=[...])."
+        )
     inner = estimator
     check_is_fitted(inner)
     while not hasattr(inner, "history_"):

@@ -23,7 +23,7 @@ from easyclf.device import HOST
 from easyclf.engine import Fitted
 from easyclf.mlp import MLP
 from easyclf.nested import Tensors, apply, like, named_tensors, tensors_of
-from easyclf.persistence import PathLike, check_target, replacing
+from easyclf.persistence import PathLike, check_path, check_target, replacing
 from easyclf.precision import FullPrecision
 from easyclf.randomness import isolated
 
@@ -68,9 +68,12 @@ def export(
         module, or the file answers otherwise than the module.
     ImportError
         If ONNX is wanted and not installed.
+    TypeError
+        If it is no path.
     OSError
         If the file cannot be written. An older file of that name is left as it was.
     """
+    check_path(path, "model.onnx")
     file_format = _format_of(Path(path))
     check_target(path)
     if fitted.schema.frame_encoder is not None:

@@ -55,6 +55,11 @@ _UNFINISHED = re.compile(r"\.(.+)\.[0-9a-f]{16}\.tmp", re.DOTALL)
 # Packages whose versions can change answers, and how many numbers of a version have to be the
 # same: the last one counts repairs.
 _COMPARED, _COMPARED_NUMBERS = ("torch", "numpy", "scikit-learn"), 2
+# Who reads the kinds of files.
+_READERS = {
+    "estimator": "; `Estimator.load` reads it",
+    "checkpoint": "; `fit` with `Checkpoint(folder)` among `callbacks` reads it",
+}
 # How files of other kinds begin.
 _BEGINNINGS = (
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
@@ -273,6 +278,20 @@ def _opened_beside(target: Path) -> tuple[Path, BufferedRandom]:
         file.close()
 
 
+def check_path(path: object, example: str) -> None:
+    """Refuse what is no path.
+
+    Raises
+    ------
+    TypeError
+        It shows the beginning of what was given, and the example.
+    """
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        shown = repr(path)
+        shown = shown if len(shown) <= 100 else f"a {type(path).__name__}, {shown[:60]}..."
+        raise TypeError(f"`path` is {shown}; expected a text or a path, as {example!r}.")
+
+
 def check_target(path: PathLike) -> Path:
     """Find the file that `path` means, through links, where a file could be written.
 
@@ -283,8 +302,7 @@ def check_target(path: PathLike) -> Path:
     TypeError
         If it is no path.
     """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"`path` is {path!r}; expected a text or a path, as 'model.easyclf'.")
+    check_path(path, "model.easyclf")
     if not os.fspath(path):
         raise FileNotFoundError("`path` is ''; expected the name of a file, as 'model.easyclf'.")
     target = Path(os.path.realpath(path))
@@ -309,8 +327,7 @@ def reading(path: PathLike) -> Iterator[tuple[BufferedReader, int]]:
     InvalidFile
         If it is no file but a folder or a device, or is empty.
     """
-    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"`path` is {path!r}; expected a text or a path, as 'model.easyclf'.")
+    check_path(path, "model.easyclf")
     with naming(path):
         if not Path(path).exists():
             raise FileNotFoundError(errno.ENOENT, "There is no such file", str(path))
@@ -422,7 +439,7 @@ def _read_about(about: JSON, kind: str, version: int) -> tuple[int, dict[str, JS
         case _:
             raise InvalidFile("it does not say that easyclf has written it")
     if its_kind != kind:
-        raise InvalidFile(f"it holds {its_kind[:100]!r}, not {kind!r}")
+        raise InvalidFile(f"it holds {its_kind[:100]!r}, not {kind!r}{_READERS.get(its_kind, '')}")
     if its_version > version:
         raise InvalidFile(
             f"its format has the number {its_version}, written by easyclf "

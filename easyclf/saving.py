@@ -153,9 +153,14 @@ class Savable(Predictor):
             If the file is of another kind, damaged or newer, or needs something to be passed; the
             message says which.
         TypeError
-            If a parameter is unknown.
+            If a parameter is unknown, or `trusted` holds other things than names.
         """
         cls._check_names(parameters)
+        if not _are_names(trusted):
+            raise TypeError(
+                f"`trusted` is {trusted!r}; expected names of classes, as ['package.Network']. A "
+                "class itself is passed as `module=`."
+            )
         # Tensors that are made here can be trained.
         with torch.inference_mode(False):
             archive = read_archive(path, kind=_KIND, version=VERSION)
@@ -180,7 +185,10 @@ class Savable(Predictor):
     ) -> Self:
         stored: Any = Decoder(archive.tensors[_VALUES]).decode(archive.documents[_DOCUMENT])
         if stored["class"] != cls.__qualname__:
-            raise InvalidFile(f"it holds a {stored['class']!s:.100}, not a {cls.__name__}")
+            name = f"{stored['class']!s:.100}"
+            raise InvalidFile(
+                f"it holds a {name}, not a {cls.__name__}; call `load` of the class {name}"
+            )
         _check_given(stored["lost"], {"module": module, **parameters}, cls.__name__)
         estimator = cls(**{**stored["parameters"], **parameters})
         settings = estimator._settings()
@@ -281,6 +289,10 @@ def _storable_parameters(parameters: Mapping[str, Any]) -> tuple[dict[str, Any],
         else:
             lost[name] = reason
     return storable, lost
+
+
+def _are_names(trusted: object) -> bool:
+    return isinstance(trusted, Collection) and all(isinstance(name, str) for name in trusted)
 
 
 def _check_given(lost: Mapping[str, str], given: Mapping[str, Any], owner: str) -> None:

@@ -145,8 +145,9 @@ class Summary:
 
     def _shape(self, shape: Shape) -> str:
         parts = list(map(str, shape))
-        if parts and shape[0] == self.n_rows:
-            parts[0] = "n"
+        # Recurrent layers have the rows second.
+        if self.n_rows in shape[:2]:
+            parts[shape.index(self.n_rows)] = "n"
         return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
 
     def _totals(self) -> Iterator[str]:

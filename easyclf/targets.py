@@ -50,6 +50,11 @@ def read_labels(y: object, name: str = "y") -> Labels:
         # One column of classes is a habit of torch's, and no mistake.
         y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
     labels: Labels = y.toarray() if isinstance(y, _SPARSE) else np.asarray(y)
+    if labels.dtype.names:
+        raise ValueError(
+            f"`{name}` is an array of records with the fields {list(labels.dtype.names)}; expected "
+            f"classes: pass one field, as in `{name}[{labels.dtype.names[0]!r}]`."
+        )
     if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
         # NumPy makes a string of a 1 or a NaN beside strings.
         refuse_mixed(np.asarray(y, dtype=object), name)

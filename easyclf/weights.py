@@ -75,7 +75,7 @@ def read_weights(path: PathLike) -> dict[str, torch.Tensor]:
             raise InvalidFile(
                 "it is no safetensors file, and no state dict that `torch.load` reads with "
                 "weights_only=True; a file that `Estimator.save` has written is read by "
-                "`Estimator.load`"
+                "`Estimator.load`, and one of `Checkpoint` by `fit`"
             ) from error
         if not isinstance(state, Mapping):
             raise InvalidFile(f"it holds a {type(state).__name__}, and no state dict")

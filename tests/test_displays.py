@@ -196,6 +196,13 @@ def test_wrong_quantities_panels_and_names_are_refused(history, ax):
         TrainingDisplay([])
 
 
+def test_several_estimators_are_given_side_by_side_and_quantities_by_name(fitted, history):
+    with pytest.raises(TypeError, match=r"`estimator` is a list; .*\.from_estimator\(\*estimators"):
+        TrainingDisplay.from_estimator([fitted, fitted])
+    with pytest.raises(TypeError, match=r"'loss' is no Axes .* named by quantities='loss'"):
+        history.plot("loss")
+
+
 def test_history_draws_any_quantity_with_the_display(history, ax):
     assert history.plot(ax, "val_loss") == (ax,)
     assert legend(ax) == ["validation", "lowest: epoch 2"]

@@ -282,6 +282,11 @@ def test_a_path_that_cannot_be_written_is_refused(name, error, words, fitted, tm
         fitted.export(tmp_path / name)
 
 
+def test_what_is_no_path_is_refused(fitted):
+    with pytest.raises(TypeError, match=r"`path` is 3; expected .* as 'model\.onnx'"):
+        fitted.export(3)
+
+
 def test_a_disk_that_is_full_leaves_the_older_file(fitted, tmp_path, monkeypatch):
     def fail(descriptor):
         raise OSError(28, "No space left on device")

@@ -220,6 +220,11 @@ def test_what_cannot_be_stored_is_refused_before_the_old_file_is_touched(path):
         ("missing/a.easyclf", FileNotFoundError, "there is no folder '.*missing'"),
         (b"a.easyclf", TypeError, "expected a text or a path"),
         (3, TypeError, "expected a text or a path"),
+        (
+            {"w": list(range(99))},
+            TypeError,
+            r"`path` is a dict, \{'w': .{50,60}\.\.\.; expected a text",
+        ),
     ],
 )
 def test_impossible_targets_are_refused(tmp_path, monkeypatch, target, error, words):

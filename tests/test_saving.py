@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import saved_modules
-from easyclf import MLP, EarlyStopping, Estimator, InvalidFile, persistence
+from easyclf import MLP, Checkpoint, EarlyStopping, Estimator, InvalidFile, persistence
 from easyclf.persistence import read_archive, write_archive
 from easyclf.saving import VERSION
 from saved_modules import Ending, Halves, Lazy, Net, Pictures, make_net
@@ -438,6 +438,19 @@ def test_factories_and_instances_have_to_be_given_back(blobs, tmp_path, module, 
         Estimator.load(tmp_path / "clf.easyclf", trusted=["saved_modules.Net"])
 
 
+@pytest.mark.parametrize("trusted", [True, 3, Net, [Net]])
+def test_what_is_no_name_is_not_trusted(trusted):
+    with pytest.raises(TypeError, match=r"`trusted` is .*; expected names .* passed as `module=`"):
+        Estimator.load("any.easyclf", trusted=trusted)
+
+
+def test_a_checkpoint_says_who_reads_it(blobs, tmp_path):
+    Estimator(epochs=1, callbacks=[Checkpoint(tmp_path)]).fit(*blobs)
+
+    with pytest.raises(InvalidFile, match=r"not 'estimator'; `fit` with `Checkpoint\(folder\)`"):
+        Estimator.load(tmp_path / "epoch-000001.ckpt")
+
+
 def test_trusted_names_that_do_not_exist_are_told(blobs, tmp_path, monkeypatch):
     path = tmp_path / "clf.easyclf"
     fitted(*blobs, module=Net).save(path)
@@ -471,7 +484,7 @@ def test_files_are_for_their_class_of_estimators(blobs, tmp_path):
 
     assert_same(clf, other, blobs[0])
     assert other.get_params() == clf.get_params()
-    with pytest.raises(InvalidFile, match=r"it holds a .*Narrow, not a Estimator"):
+    with pytest.raises(InvalidFile, match=r"a .*Narrow, not a Estimator; call `load` of the class"):
         Estimator.load(tmp_path / "clf.easyclf")
 
 

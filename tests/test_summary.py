@@ -236,6 +236,14 @@ def test_numbers_are_as_large_as_they_are(blobs):
     )
 
 
+def test_rows_are_found_where_recurrent_layers_have_them():
+    lstm = nn.LSTM(4, 8, batch_first=True)
+
+    text = str(summarize(lstm, None, lambda n_rows: lstm(torch.ones(n_rows, 5, 4))))
+
+    assert "(n, 5, 8), (1, n, 8), (1, n, 8)" in text
+
+
 def test_text_is_aligned(blobs, network):
     lines = repr(fit(network, *blobs).summary()).splitlines()
 

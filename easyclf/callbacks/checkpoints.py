@@ -13,7 +13,12 @@ from pathlib import Path
 import torch
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
+from easyclf.callbacks.monitoring import (
+    check_at_least,
+    check_measured,
+    is_of_another_quantity,
+    sign_of,
+)
 from easyclf.callbacks.records import check_folder
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
@@ -126,6 +131,8 @@ class Checkpoint(Callback):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}.")
             check_at_least(1, **{name: value})
+        if not isinstance(self.resume, bool):
+            raise ValueError(f"`resume` must be True or False; got {self.resume!r}.")
         if self.monitor is not None:
             check_measured(self, self.monitor, state)
             self._sign = sign_of(self.monitor, "auto", state)
@@ -166,10 +173,19 @@ class Checkpoint(Callback):
 
     def state_dict(self) -> dict[str, object]:
         """Give what is known of the best epoch."""
-        return {"best_score": self.best_score_, "best_epoch": self.best_epoch_}
+        return {
+            "watched": self._watched(),
+            "best_score": self.best_score_,
+            "best_epoch": self.best_epoch_,
+        }
+
+    def _watched(self) -> list[object]:
+        return [self.monitor, None if self.monitor is None else self._sign]
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
-        """Take over what is known of the best epoch."""
+        """Take over what is known of the best epoch, if it was the best by the same quantity."""
+        if is_of_another_quantity(state, self._watched()):
+            return
         self.best_score_, self.best_epoch_ = state["best_score"], state["best_epoch"]  # type: ignore[assignment]
 
     def is_due(self, epoch: int) -> bool:

@@ -9,7 +9,12 @@ from typing import Any
 import torch
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
+from easyclf.callbacks.monitoring import (
+    check_at_least,
+    check_measured,
+    is_of_another_quantity,
+    sign_of,
+)
 from easyclf.callbacks.schedules import set_number
 from easyclf.state import TrainingState
 
@@ -108,10 +113,17 @@ class ReduceLROnPlateau(Callback):
 
     def state_dict(self) -> dict[str, object]:
         """Give what was counted so far."""
-        return {"best": self._best, "waited": self._waited, "cooling": self._cooling}
+        return {
+            "watched": [self.monitor, self._sign],
+            "best": self._best,
+            "waited": self._waited,
+            "cooling": self._cooling,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting; begin afresh where another quantity is watched now."""
+        if is_of_another_quantity(state, [self.monitor, self._sign]):
+            return
         self._best, self._waited = state["best"], state["waited"]
         self._cooling = state["cooling"]
 

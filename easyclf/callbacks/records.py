@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from easyclf.callbacks.base import Callback
-from easyclf.persistence import PathLike
+from easyclf.persistence import PathLike, check_path
 from easyclf.state import TrainingState
 
 Row = dict[str, float]
@@ -31,7 +31,10 @@ def check_folder(path: PathLike, owner: str) -> Path:
     ------
     FileNotFoundError
         It names the folder.
+    TypeError
+        If it is no path.
     """
+    check_path(path, "runs/first")
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(

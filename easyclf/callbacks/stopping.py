@@ -12,7 +12,12 @@ from typing import Any
 from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
+from easyclf.callbacks.monitoring import (
+    check_at_least,
+    check_measured,
+    is_of_another_quantity,
+    sign_of,
+)
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 
@@ -169,6 +174,7 @@ class EarlyStopping(Callback):
     def state_dict(self) -> dict[str, object]:
         """Give what was counted so far, and the best weights."""
         return {
+            "watched": [self.monitor, self._sign],
             "best_score": self.best_score_,
             "best_epoch": self.best_epoch_,
             "stopped_epoch": self.stopped_epoch_,
@@ -179,7 +185,9 @@ class EarlyStopping(Callback):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting."""
+        """Go on counting; begin afresh where another quantity is watched now."""
+        if is_of_another_quantity(state, [self.monitor, self._sign]):
+            return
         self.best_score_, self.best_epoch_ = state["best_score"], state["best_epoch"]
         self.stopped_epoch_, self._waited = state["stopped_epoch"], state["waited"]
         self._compared, self._last_seen = state["compared"], state["last_seen"]

@@ -15,6 +15,7 @@ from easyclf.engine.given import Given, as_given, shown
 from easyclf.metrics import Metrics
 from easyclf.nested import apply, tensors_of
 from easyclf.targets import Labels
+from easyclf.weights import InitialWeights
 
 # A run goes on with more epochs, on another device, and with or without tapes; the module is noted
 # as it was given, and the seed under the name that users know.
@@ -56,6 +57,8 @@ def note_of(
         prefix, _, kind = name.rpartition("_")
         if kind == "keywords" and isinstance(value, Mapping):
             note |= {f"{prefix}__{key}": shown(item) for key, item in value.items()}
+        elif isinstance(value, InitialWeights):
+            note["load_weights"] = _note_of_weights(value)
         elif isinstance(value, Metrics):
             note[name] = str(list(value.names))
         else:
@@ -77,6 +80,14 @@ def differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
         for name in names
         if before.get(name) != now.get(name)
     ]
+
+
+def _note_of_weights(weights: InitialWeights) -> str:
+    checksum = hashlib.blake2b(digest_size=8)
+    for name, tensor in sorted(weights.tensors.items()):
+        checksum.update(name.encode())
+        checksum.update(_bytes_of(tensor))
+    return f"{len(weights.tensors)} tensors{_with(checksum.hexdigest())}"
 
 
 def _note_of_rows(rows: Rows, x: str, y: str, weight: str) -> dict[str, str]:

@@ -25,6 +25,9 @@ from easyclf.tape import Tapes
 
 Tensors = Mapping[str, torch.Tensor]
 
+# Callbacks with a state that changes no step: without them the run is the same for longer.
+_MAY_GO = ("EarlyStopping",)
+
 
 class Kept(NamedTuple):
     """What a checkpoint knows of a run.
@@ -144,7 +147,7 @@ class Resumption:
                 if kept.first_epoch or self._first_epoch
                 else "its history is another"
             )
-        stateful = [name for name, _, state in kept.callbacks if state]
+        stateful = [name for name, _, state in kept.callbacks if state and name not in _MAY_GO]
         present = [type(callback).__name__ for callback in self._callbacks]
         missing = [name for name in dict.fromkeys(stateful) if name not in present]
         if missing:

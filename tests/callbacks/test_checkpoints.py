@@ -240,6 +240,14 @@ def test_it_goes_on_when_its_end_is_put_off(tmp_path):
     assert_same(longer, whole)
 
 
+def test_it_goes_on_when_its_end_is_gone(tmp_path):
+    stopped = fit(estimator(tmp_path / "short", EarlyStopping("val_loss", 1), lr=0.3, epochs=9))
+    longer = fit(estimator(tmp_path / "short", lr=0.3, epochs=9))
+
+    assert stopped.n_iter_ < longer.n_iter_ == 9
+    assert_same(longer, fit(estimator(tmp_path / "whole", lr=0.3, epochs=9)))
+
+
 def numbered():
     """Adds the number of the epoch to the quantities."""
 
@@ -325,6 +333,20 @@ def test_weights_of_other_code_are_refused_by_name(tmp_path, monkeypatch):
         fit(estimator(tmp_path))
 
 
+def test_a_run_that_began_with_weights_of_another_file_is_refused(tmp_path):
+    for seed in (0, 1):
+        begun = Estimator(Network, epochs=1, random_state=seed).fit(X, Y)
+        begun.save_weights(tmp_path / f"{seed}.safetensors")
+
+    def make(seed):
+        return estimator(tmp_path / "run").load_weights(tmp_path / f"{seed}.safetensors")
+
+    fit(make(0), 3)
+    with pytest.raises(ValueError, match=r"`load_weights` was 9 tensors with the .* now"):
+        fit(make(1))
+    assert fit(make(0)).callbacks[0].resumed_epoch_ == 2
+
+
 def test_a_run_without_a_callback_that_it_had_is_refused(tmp_path):
     fit(estimator(tmp_path, EMA(0.9)), 2)
 
@@ -397,6 +419,23 @@ def test_the_best_epoch_is_known_after_a_resumption(tmp_path):
     assert resumed.callbacks[-1].best_epoch_ == whole.callbacks[-1].best_epoch_ < 5
     first, second = (load_file(tmp_path / name / "best.safetensors") for name in ("cut", "whole"))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("kind", [EarlyStopping, Checkpoint, ReduceLROnPlateau])
+def test_what_watches_another_quantity_begins_afresh(kind, tmp_path):
+    def make(monitor):
+        if kind is Checkpoint:
+            return estimator(None, numbered(), keep=Checkpoint(tmp_path, monitor=monitor))
+        return estimator(tmp_path, numbered(), kind(monitor, patience=1))
+
+    fit(make("number_score"), 3)
+    # No accuracy is above the number of an epoch.
+    after = fit(make("val_accuracy"))
+
+    if kind is ReduceLROnPlateau:
+        assert after.history_[3, "lr"] == after.history_[2, "lr"]
+    else:
+        assert after.callbacks[1].best_score_ == max(after.history_["val_accuracy"][2:])
 
 
 @pytest.mark.parametrize("n_bytes", [-9, 0, 9])
@@ -498,6 +537,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
         ({"every": 0}, "`every` must be at least 1; got 0"),
         ({"every": 1.5}, "`every` must be an integer of at least 1; got 1.5"),
         ({"keep": 0}, "`keep` must be at least 1; got 0"),
+        ({"resume": "no"}, "`resume` must be True or False; got 'no'"),
         ({"monitor": "val_los"}, "monitors 'val_los', which this run does not measure; did you"),
     ],
 )

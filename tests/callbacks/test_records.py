@@ -9,7 +9,7 @@ import pickle
 import pytest
 from sklearn.model_selection import cross_val_score
 
-from easyclf import CSVLogger, Estimator, JSONLogger, LambdaCallback, TensorBoard
+from easyclf import CSVLogger, Estimator, JSONLogger, LambdaCallback, LivePlot, TensorBoard
 
 
 def fit(network, blobs, *callbacks, **parameters):
@@ -91,6 +91,15 @@ def test_a_file_of_other_columns_is_not_gone_on_with(tmp_path, network, blobs):
 
     with pytest.raises(ValueError, match=r"has the columns .*'f1_macro'.*use another file"):
         fit(network, blobs, CSVLogger(path, append=True))
+
+
+@pytest.mark.parametrize("logger", [CSVLogger, LivePlot])
+def test_what_is_no_path_is_refused(logger, network, blobs):
+    if logger is LivePlot:
+        pytest.importorskip("matplotlib")
+
+    with pytest.raises(TypeError, match="`path` is 3; expected a text or a path"):
+        fit(network, blobs, logger(3))
 
 
 @pytest.mark.parametrize("logger", [CSVLogger, JSONLogger, TensorBoard])
