@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from easyclf.checks import did_you_mean, import_optional
+from easyclf.device import HOST
 from easyclf.displays import TrainingDisplay
 from easyclf.sketches import Mark, draw_curves
 from easyclf.vocabulary import FOREIGN_QUANTITIES
@@ -304,3 +305,45 @@ def _format(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def columns_of(history: History) -> dict[str, torch.Tensor]:
+    """Put the figures of a history into tensors, which files hold.
+
+    Parameters
+    ----------
+    history : History
+        Its quantities have names of any kind, so the columns are numbered.
+
+    Returns
+    -------
+    columns : dict of str to Tensor of shape (n_epochs,)
+        For each quantity "0", "1", ..., in int64 where all figures are integers, else in float64;
+        and the mask "0 is there", where some epochs have not measured it.
+    """
+    columns, rows = {}, list(history)
+    for place, name in enumerate(history.keys()):
+        values = [row.get(name, 0) for row in rows]
+        is_whole = all(type(value) is int for value in values)
+        dtype = torch.int64 if is_whole else torch.float64
+        columns[str(place)] = torch.tensor(values, dtype=dtype, device=HOST)
+        if not all(name in row for row in rows):
+            mask = [name in row for row in rows]
+            columns[f"{place} is there"] = torch.tensor(mask, device=HOST)
+    return columns
+
+
+def rows_of(
+    columns: Mapping[str, torch.Tensor], quantities: Sequence[str]
+) -> list[dict[str, float]]:
+    """Make rows, one for each epoch, of the columns of shape (n_epochs,) of `columns_of`."""
+    rows: list[dict[str, float]] = []
+    for place, name in enumerate(quantities):
+        of_epochs = columns[str(place)].tolist()
+        mask = columns.get(f"{place} is there")
+        is_there = [True] * len(of_epochs) if mask is None else mask.tolist()
+        rows = rows or [{} for _ in of_epochs]
+        for row, value, here in zip(rows, of_epochs, is_there, strict=True):
+            if here:
+                row[str(name)] = value
+    return rows

@@ -65,7 +65,8 @@ def read_tensors(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
     metadata = _read_metadata(data)
     try:
-        tensors = load(data)
+        # The package gives them in another order each time.
+        tensors = dict(sorted(load(data).items()))
     except Exception as error:  # of several classes, with the versions of the package
         raise InvalidFile(f"its tensors are damaged: {error}") from error
     for name, tensor in tensors.items():

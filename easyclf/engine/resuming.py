@@ -15,7 +15,7 @@ from easyclf.documents import JSON
 from easyclf.engine.given import shown
 from easyclf.engine.identity import differences
 from easyclf.exceptions import InvalidFile
-from easyclf.history import History
+from easyclf.history import History, columns_of, rows_of
 from easyclf.optimizers import load_state
 from easyclf.persistence import Archive
 from easyclf.precision import Precision
@@ -49,7 +49,7 @@ class Kept(NamedTuple):
     tapes_differ : bool
         Whether tapes did something else than the module, so that it has to do without them.
     quantities : list of str
-        The names in the history, whose figures are a tensor.
+        The names in the history, whose figures are tensors.
     optimizer, scaler : dict or None
         Their states.
     callbacks : list of tuple
@@ -130,7 +130,12 @@ class Resumption:
         if kept is None or archive is None or kept.epoch <= self._first_epoch:
             # Of the fit that this one continues.
             return
-        self._check(kept, _rows_of(kept, archive), history, self._first_epoch + epochs)
+        self._check(
+            kept,
+            rows_of(archive.tensors["history"], kept.quantities),
+            history,
+            self._first_epoch + epochs,
+        )
         self._archive, self._kept, self.tapes_differ = archive, kept, kept.tapes_differ
 
     def _check(
@@ -209,7 +214,7 @@ class Resumption:
         if self._precision.scaler is not None and kept.scaler is not None:
             self._precision.scaler.load_state_dict(kept.scaler)
         self._load_states(kept)
-        for row in _rows_of(kept, archive)[len(state.history) :]:
+        for row in rows_of(archive.tensors["history"], kept.quantities)[len(state.history) :]:
             state.history.append(row)
         state.epoch, state.step, state.lr = kept.epoch, kept.step, kept.lr
         state.logs = {name: value for name, value in state.history[-1].items() if name != "epoch"}
@@ -277,7 +282,7 @@ class Resumption:
             return
         names = names_in(self._state.module)
         weights = dict(zip(names, finite.live_values(), strict=True))
-        groups = {"weights": weights, "history": _figures_of(self._state.history)}
+        groups = {"weights": weights, "history": columns_of(self._state.history)}
         if is_last and self._state.put_in is not None:
             groups |= {"learned": weights, "weights": dict(zip(names, finite.values, strict=True))}
         encoder = Encoder()
@@ -319,33 +324,6 @@ def _read(archive: Archive) -> Kept:
         raise InvalidFile("A checkpoint does not say what it holds.")
     decoder = Decoder(archive.tensors.get("values", {}))
     return Kept(**{name: cast(Any, decoder.decode(encoded)) for name, encoded in run.items()})
-
-
-def _figures_of(history: History) -> Tensors:
-    """The rows of a history as tensors of shape (n_epochs, n_quantities)."""
-    names, rows = history.keys(), list(history)
-    figures = [[float(row.get(name, 0.0)) for name in names] for row in rows]
-    is_there = [[name in row for name in names] for row in rows]
-    shape = (len(rows), len(names))
-    return {
-        "figures": torch.tensor(figures, dtype=torch.float64).reshape(shape),
-        "is_there": torch.tensor(is_there, dtype=torch.bool).reshape(shape),
-    }
-
-
-def _rows_of(kept: Kept, archive: Archive) -> list[dict[str, float]]:
-    group = archive.tensors["history"]
-    return [
-        {
-            # The number of an epoch is an integer.
-            name: int(figure) if name == "epoch" else figure
-            for name, figure, is_there in zip(kept.quantities, figures, present, strict=True)
-            if is_there
-        }
-        for figures, present in zip(
-            group["figures"].tolist(), group["is_there"].tolist(), strict=True
-        )
-    ]
 
 
 def _is_same_epoch(first: Mapping[str, float], second: Mapping[str, float]) -> bool:

@@ -17,7 +17,7 @@ from easyclf.engine.fitted import Fitted
 from easyclf.engine.given import Given
 from easyclf.engine.rebuilding import describe_module, find_module, rebuild
 from easyclf.heads import BinaryHead, Head, MulticlassHead, MultilabelHead
-from easyclf.history import History
+from easyclf.history import History, columns_of, rows_of
 from easyclf.losses import (
     BernoulliLoss,
     CategoricalLoss,
@@ -87,7 +87,7 @@ def describe_fitted(fitted: Fitted) -> Described:
     """Describe a fit, in values of types that files hold."""
     module, lost = fitted.module, dict[str, str]()
     state = weights_of(module)
-    rows, history = list(fitted.history), fitted.history
+    history = fitted.history
     optimizer = _describe_optimizer(fitted.optimizer, module)
     if optimizer is None:
         lost["the state of the optimizer"] = type(fitted.optimizer).__qualname__
@@ -117,7 +117,7 @@ def describe_fitted(fitted: Fitted) -> Described:
         "module": state,
         "buffers": {n: buffer for n, buffer in module.named_buffers() if n not in state},
         "statistics": module.statistics() if isinstance(module, MLP) else {},
-        "history": _columns_of(rows, history.keys()),
+        "history": columns_of(history),
     }
     return Described(values, tensors, lost)
 
@@ -185,20 +185,6 @@ def _describe_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module) -> 
 
 def _as_dict(values: object) -> object:
     return dict(values) if isinstance(values, Mapping) else values
-
-
-def _columns_of(rows: list[dict[str, float]], quantities: list[str]) -> dict[str, torch.Tensor]:
-    """The rows of a history as columns of shape (n_epochs,), with a mask where there are gaps."""
-    columns = {}
-    for place, name in enumerate(quantities):
-        values = [row.get(name, 0) for row in rows]
-        is_whole = all(type(value) is int for value in values)
-        dtype = torch.int64 if is_whole else torch.float64
-        columns[str(place)] = torch.tensor(values, dtype=dtype, device=HOST)
-        if not all(name in row for row in rows):
-            mask = [name in row for row in rows]
-            columns[f"{place} is there"] = torch.tensor(mask, device=HOST)
-    return columns
 
 
 @dataclass(frozen=True)
@@ -307,7 +293,9 @@ def make_fitted(values: Mapping[str, Any], tensors: Groups, wanted: Wanted) -> F
     return Fitted(
         module,
         _make_optimizer(values["optimizer"], module),
-        _make_history(values, tensors["history"]),
+        History.of_rows(
+            rows_of(tensors["history"], values["quantities"]), map(str, values["metrics"])
+        ),
         head,
         encoder,
         _make_precision(values, parameters),
@@ -374,19 +362,6 @@ def _make_encoder(values: Mapping[str, Any]) -> TargetEncoder:
     if not is_multilabel:
         encoder.name_outputs(outputs)
     return encoder
-
-
-def _make_history(values: Mapping[str, Any], columns: Mapping[str, torch.Tensor]) -> History:
-    rows: list[dict[str, float]] = []
-    for place, name in enumerate(values["quantities"]):
-        of_epochs = columns[str(place)].tolist()
-        mask = columns.get(f"{place} is there")
-        is_there = [True] * len(of_epochs) if mask is None else mask.tolist()
-        rows = rows or [{} for _ in of_epochs]
-        for row, value, here in zip(rows, of_epochs, is_there, strict=True):
-            if here:
-                row[str(name)] = value
-    return History.of_rows(rows, map(str, values["metrics"]))
 
 
 def _make_optimizer(
