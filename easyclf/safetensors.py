@@ -54,7 +54,7 @@ def read_tensors(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Returns
     -------
     tensors : dict of str to Tensor of any shape
-        On the host, in new memory. Tied names have the same tensor.
+        On the host, in new memory, by their sorted names. Tied names have the same tensor.
     metadata : dict of str to str
         The further texts in the header, those of tied names left out.
 
@@ -74,6 +74,8 @@ def read_tensors(data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             raise InvalidFile(f"the tensor {name[:100]!r} of bools has other numbers")
     ties = {name: kept for name, kept in metadata.items() if kept in tensors}
     tensors |= {name: tensors[kept] for name, kept in ties.items() if name not in tensors}
+    # The package gives them in another order each time, and errors list the first ones.
+    tensors = {name: tensors[name] for name in sorted(tensors)}
     return tensors, {name: text for name, text in metadata.items() if name not in ties}
 
 

@@ -67,6 +67,13 @@ def test_the_package_reads_what_is_written():
     assert all(same(theirs[name], tensor) for name, tensor in tensors.items())
 
 
+def test_tensors_are_read_in_the_order_of_their_names():
+    names = [f"layer{number}" for number in range(20)]
+    data = write_tensors({name: torch.ones(1) for name in reversed(names)})
+
+    assert list(read_tensors(data)[0]) == sorted(names)
+
+
 def test_what_the_package_writes_is_read():
     tensors = {"a": torch.randn(3), "b": torch.tensor(True), "c": torch.ones(2, 0)}
 
