@@ -1,7 +1,7 @@
 """Prints pip constraints, the oldest versions that pyproject.toml allows: `python .ci/oldest.py`.
 
 `torch>=2.6` becomes `torch==2.6.*`: the oldest series, with its last corrections. `numpy>=2` means
-`numpy==2.0.*`, and `safetensors>=0.4.5`, which names a correction, exactly that one.
+`numpy==2.0.*`, and a bound that names a correction, as `>=0.4.5`, exactly that one.
 """
 
 import re

@@ -1,6 +1,12 @@
 """How Sphinx builds the documentation; nothing in it needs the network."""
 
+import sys
+from pathlib import Path
+
 import easyclf
+
+sys.path.insert(0, str(Path(__file__).parent))
+import make_gallery
 
 project = "easyclf"
 author = "The easyclf developers"
@@ -13,6 +19,7 @@ extensions = [
     "numpydoc",
     "myst_parser",
     "sphinx_copybutton",
+    "sphinx_design",
 ]
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
@@ -27,7 +34,7 @@ _METADATA += [f"set_{method}_request" for method in ("fit", "partial_fit", "pred
 autodoc_default_options = {"exclude-members": ", ".join(_METADATA)}
 autosummary_generate = True
 numpydoc_show_class_members = False
-myst_enable_extensions = ["deflist"]
+myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 smartquotes = False
 
@@ -42,7 +49,13 @@ html_theme_options = {
     "show_toc_level": 2,
     "navigation_with_keys": False,
 }
-html_sidebars = {"tour": [], "changelog": [], "contributing": [], "errors": [], "architecture": []}
+_WIDE = ("index", "tour", "changelog", "contributing", "errors", "architecture", "gallery/index")
+html_sidebars = {page: [] for page in _WIDE}
 html_show_sourcelink = False
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
+
+
+def setup(app):
+    """Write the pages of the gallery before they are read."""
+    app.connect("builder-inited", make_gallery.write_pages)

@@ -7,11 +7,13 @@ from easyclf.callbacks import (
     SWA,
     AccuracyLogger,
     Callback,
+    Checkpoint,
     CSVLogger,
     EarlyStopping,
     GradientNorm,
     JSONLogger,
     LambdaCallback,
+    LivePlot,
     LRScheduler,
     ProgressBar,
     ReduceLROnPlateau,
@@ -21,8 +23,9 @@ from easyclf.callbacks import (
     Unfreeze,
 )
 from easyclf.data import MultiInput, SliceDataset
+from easyclf.displays import TrainingDisplay
 from easyclf.estimator import Estimator
-from easyclf.exceptions import TrainingDiverged
+from easyclf.exceptions import InvalidFile, TrainingDiverged
 from easyclf.mlp import MLP
 from easyclf.vocabulary import FOREIGN_CALLBACKS
 
@@ -35,12 +38,15 @@ __all__ = [
     "AccuracyLogger",
     "CSVLogger",
     "Callback",
+    "Checkpoint",
     "EarlyStopping",
     "Estimator",
     "GradientNorm",
+    "InvalidFile",
     "JSONLogger",
     "LRScheduler",
     "LambdaCallback",
+    "LivePlot",
     "MultiInput",
     "ProgressBar",
     "ReduceLROnPlateau",
@@ -48,6 +54,7 @@ __all__ = [
     "StopAt",
     "TensorBoard",
     "TimeLimit",
+    "TrainingDisplay",
     "TrainingDiverged",
     "Unfreeze",
 ]

@@ -11,6 +11,9 @@ from typing import Any
 
 _EXTRAS = {
     "matplotlib": "plot",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "onnxscript": "onnx",
     "pandas": "frames",
     "polars": "frames",
     "tensorboard": "tensorboard",
@@ -51,6 +54,12 @@ def did_you_mean(
 def name_of(target: object) -> str:
     """Give the name by which a person would call a class, function or object."""
     return getattr(target, "__qualname__", None) or type(target).__qualname__
+
+
+def first_line_of(error: BaseException) -> str:
+    """Shorten an error of another package to its class and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
 
 
 def keyword_names(target: Callable[..., Any]) -> tuple[dict[str, inspect.Parameter], bool]:

@@ -153,10 +153,11 @@ OF_ESTIMATOR = {
     "device": [instance(str), instance(torch.device)],
     "precision": [text("float32", "float64", "bf16", "fp16")],
     "output": [instance(str), place(), CALLABLE, NONE],
-    "compile": [text("auto"), BOOLEAN],
+    "compile": [text("auto", "graph"), BOOLEAN],
     "clip_grad_norm": [positive(), NONE],
     "accumulate": [integer(1)],
     "random_state": [SEED, RANDOM_STATE, NONE],
+    "deterministic": [BOOLEAN],
     "warm_start": [BOOLEAN],
     "verbose": [text("auto"), integers(0, 1, 2)],
 }

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from easyclf.vocabulary import FOREIGN_DEVICES
 
 # The processor and its memory: where users have their data, and where they get their answers.
 HOST = torch.device("cpu")
+# Tensors without numbers, which take no memory.
+NOWHERE = torch.device("meta")
 # Kinds whose copies from pinned memory are known to be safe while the host goes on: their
 # allocator keeps that memory until the copy is over. On all others the host waits: "mps" reads
 # memory when it gets there, which may be given to somebody else by then (pytorch#139550).
@@ -28,6 +31,11 @@ _FUSED_OPTIMIZERS = {
     "mps": frozenset({"Adam", "AdamW", "SGD"}),
     "xpu": frozenset({"Adam", "AdamW", "SGD"}),
 }
+# It takes work without arguments and results, and returns a function that does it once more.
+Capture = Callable[[Callable[[], None]], Callable[[], None]]
+# Times that work is done before it is captured: libraries choose their kernels and take their
+# memory then (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
+_WARM_UPS = 3
 
 
 def usable_devices() -> list[str]:
@@ -212,6 +220,55 @@ def free_memory(device: torch.device) -> int | None:
     if hasattr(module, "recommended_max_memory"):  # of Apple's
         return int(module.recommended_max_memory() - module.current_allocated_memory())
     return None
+
+
+def graph_capture(device: torch.device) -> Capture:
+    """Find what captures the work of a device, so that one call has it done again.
+
+    Returns
+    -------
+    capture : callable
+        It takes a function without arguments and results, which works on the device in the same
+        memory each time and never waits. It calls the function several times.
+
+    Raises
+    ------
+    ValueError
+        If work on the device cannot be captured.
+    """
+    capture = _CAPTURES.get(device.type)
+    if capture is None:
+        raise ValueError(
+            f"`compile` is 'graph', which needs a CUDA device, and the device is {str(device)!r}; "
+            "use compile='auto', or device='cuda' on a machine that has one."
+        )
+    return functools.partial(capture, device)
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of all captures on a device: cuBLAS keeps memory for each stream that it saw."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _capture_on_cuda(device: torch.device, work: Callable[[], None]) -> Callable[[], None]:
+    graph, stream = torch.cuda.CUDAGraph(), _side_stream(device)
+    with torch.cuda.device(device):
+        # What is captured must not be on the default stream, nor what was tried before.
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph.register_generator_state(torch.cuda.default_generators[device.index])
+        # A loader of the user's may pin memory in a thread of its own meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            work()
+    replay: Callable[[], None] = graph.replay
+    return replay
+
+
+_CAPTURES = {"cuda": _capture_on_cuda}
 
 
 def available_memory() -> int | None:

@@ -11,31 +11,38 @@ import torch
 from numpy.typing import ArrayLike
 
 from easyclf.callbacks import (
-    AccuracyLogger,
     Callback,
     CallbackLike,
-    ProgressBar,
+    TellsTasks,
+    TrainingRows,
+    are_tasks_told,
     check_callbacks,
-    is_watched,
+    kept_seed,
     named_callbacks,
     plain_callbacks,
+    shown_by,
+    telling_tasks,
 )
 from easyclf.constraints import OF_ESTIMATOR, OF_FIT, check_values
 from easyclf.data import Holdout, SplitLike
 from easyclf.engine import Fitting, Settings
 from easyclf.exceptions import TrainingDiverged
+from easyclf.exportable import Exportable
 from easyclf.losses import LossLike
 from easyclf.metrics import MetricLike
 from easyclf.modules import ModuleLike
 from easyclf.optimizers import resolve_optimizer
 from easyclf.output_choice import OutputLike
 from easyclf.parameters import ForwardedParameters
-from easyclf.predictor import Predictor
+from easyclf.presenter import Presenter
+from easyclf.pretrained import Pretrained
 from easyclf.randomness import draw_seed
+from easyclf.saving import Savable
 from easyclf.targets import read_labels
+from easyclf.threads import safe_threads
 
 
-class Estimator(Predictor, ForwardedParameters):
+class Estimator(TellsTasks, Savable, Exportable, Pretrained, Presenter, ForwardedParameters):
     """A scikit-learn classifier around any `torch.nn.Module`.
 
     Sizes, dtypes, the device and the loss are read from the data and from the module. Training
@@ -99,10 +106,11 @@ class Estimator(Predictor, ForwardedParameters):
     output : str, int or callable, default=None
         Which part is answered of what the module returns: a key of a dict ("logits"), a place in a
         tuple, an attribute, or a function. None takes it as it is.
-    compile : {"auto", True, False}, default="auto"
+    compile : {"auto", "graph", True, False}, default="auto"
         How far to go for speed. "auto" records the step of a small module once and plays it from
-        then on, where that is proved to change nothing but rounding; True is `torch.compile`, for
-        large modules and many epochs; False runs everything as it is written.
+        then on, where that is proved to change nothing but rounding; "graph" also captures the
+        recording as a CUDA graph (not yet run on hardware); True is `torch.compile`, for large
+        modules and many epochs; False runs everything as it is written.
     clip_grad_norm : float, default=None
         The norm that each step's gradient is clipped to.
     accumulate : int, default=1
@@ -110,6 +118,9 @@ class Estimator(Predictor, ForwardedParameters):
     random_state : int, RandomState or None, default=None
         Seed of the initial weights (an instance brings its own), the order of the rows and
         dropout. The global random states of Python, NumPy and torch stay as they are.
+    deterministic : bool, default=False
+        Whether torch may compute in ways alone that give the same result each time, also on a GPU;
+        an operation that has none is an error. No tapes are played then.
     warm_start : bool, default=False
         Whether `fit` goes on from the last fit.
     verbose : {"auto", 0, 1, 2}, default="auto"
@@ -194,6 +205,7 @@ class Estimator(Predictor, ForwardedParameters):
         clip_grad_norm: float | None = None,
         accumulate: int = 1,
         random_state: int | np.random.RandomState | None = None,
+        deterministic: bool = False,
         warm_start: bool = False,
         verbose: int | str = "auto",
         **forwarded: Any,
@@ -212,7 +224,7 @@ class Estimator(Predictor, ForwardedParameters):
         self.compile = compile
         self.clip_grad_norm = clip_grad_norm
         self.accumulate = accumulate
-        self.random_state = random_state
+        self.random_state, self.deterministic = random_state, deterministic
         self.warm_start = warm_start
         self.verbose = verbose
         self._set_forwarded(forwarded)
@@ -270,9 +282,9 @@ class Estimator(Predictor, ForwardedParameters):
         with self._begun(), self._overridden(overrides):
             self._check_parameters()
             check_values("Estimator.fit", OF_FIT, {"steps_per_epoch": steps_per_epoch})
-            previous = self._fitted if self.warm_start and self._is_fitted() else None
+            previous = self._fitted_for(X) if self.warm_start and self._is_fitted() else None
             reader = self._reader(previous)
-            seed = draw_seed(self.random_state) if previous is None else previous.seed
+            seed = self._seed() if previous is None else previous.seed
             holdout = Holdout.of(
                 self.validation_split,
                 seed,
@@ -297,9 +309,8 @@ class Estimator(Predictor, ForwardedParameters):
             settings = Settings.of(
                 self._settings(), seed=seed, epochs=self.epochs, steps_per_epoch=steps_per_epoch
             )
-            self._train(
-                Fitting(settings, train, valid, reader, encoder, previous), self._all_callbacks()
-            )
+            fitting = Fitting(settings, train, valid, reader, encoder, previous)
+            self._train(fitting, self._all_callbacks(), TrainingRows(X, y, sample_weight))
         return self
 
     def partial_fit(
@@ -335,7 +346,7 @@ class Estimator(Predictor, ForwardedParameters):
         """
         with self._begun():
             self._check_parameters()
-            previous = self._fitted if self._is_fitted() else None
+            previous = self._fitted_for(X) if self._is_fitted() else None
             classes = self.classes if classes is None else classes
             self._check_classes(y, classes)
             reader = self._reader(previous)
@@ -358,23 +369,30 @@ class Estimator(Predictor, ForwardedParameters):
         before = vars(self).copy()
         try:
             # Tensors that are made here can be trained.
-            with torch.inference_mode(False):
+            with torch.inference_mode(False), safe_threads():
                 yield
         except BaseException:
             if vars(self).get("_fitted") is before.get("_fitted"):
                 self.__dict__ = before
             raise
 
-    def _train(self, fitting: Fitting, callbacks: Sequence[Callback]) -> None:
+    def _train(
+        self, fitting: Fitting, callbacks: Sequence[Callback], rows: TrainingRows | None = None
+    ) -> None:
         """Train, and keep what was learned: also if the training was cut short or diverged."""
         try:
-            fitting.run(callbacks)
+            telling_tasks(self, fitting, rows)(callbacks)
         except (KeyboardInterrupt, TrainingDiverged):
             if fitting.fitted is not None:
                 self._fitted = fitting.fitted
             raise
         assert fitting.fitted is not None
         self._fitted = fitting.fitted
+
+    def _seed(self) -> int:
+        """The seed of a fit that begins anew: without `random_state`, that of a run to resume."""
+        kept = kept_seed(plain_callbacks(self.callbacks)) if self.random_state is None else None
+        return draw_seed(self.random_state) if kept is None else kept
 
     def _check_parameters(self) -> None:
         """Refuse parameters that no data could make right."""
@@ -407,8 +425,5 @@ class Estimator(Predictor, ForwardedParameters):
 
     def _all_callbacks(self) -> list[Callback]:
         """The user's callbacks, and behind them what `verbose` shows."""
-        callbacks = plain_callbacks(self.callbacks)
-        if self.verbose == "auto":
-            return [*callbacks, ProgressBar(delay=1.5)] if is_watched() else callbacks
-        shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
-        return callbacks + shown[int(self.verbose)]
+        shown = shown_by(self.verbose, is_shown_otherwise=are_tasks_told(self))
+        return plain_callbacks(self.callbacks) + shown

@@ -17,3 +17,7 @@ class InvalidParameterError(ValueError, TypeError):
 
 class TapeDiffers(RuntimeError):
     """A recording did something else than what was recorded; the fit begins again without it."""
+
+
+class InvalidFile(ValueError):
+    """A file is not what it should be: of another kind, damaged, too large, or newer."""

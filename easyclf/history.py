@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from easyclf.checks import did_you_mean, import_optional
+from easyclf.device import HOST
+from easyclf.displays import TrainingDisplay
+from easyclf.sketches import Mark, draw_curves
 from easyclf.vocabulary import FOREIGN_QUANTITIES
 
 if TYPE_CHECKING:
@@ -106,6 +110,13 @@ class History:
                     f"`state.logs[{name!r}]` is {value!r}; a quantity of the history is "
                     "one number. Keep other things in an attribute of the callback."
                 ) from error
+
+    @classmethod
+    def of_rows(cls, rows: Iterable[Row], metrics: Iterable[str]) -> History:
+        """Make the history of these rows, and of the names of what `metrics=` measured."""
+        history = cls()
+        history._rows, history.metrics = [dict(row) for row in rows], tuple(metrics)
+        return history
 
     def __copy__(self) -> History:
         copied = History()
@@ -212,44 +223,37 @@ class History:
         pd = import_optional("pandas", needed_by="History.to_frame")
         return pd.DataFrame(self._rows, columns=self.keys() or ["epoch"]).set_index("epoch")
 
-    def plot(self, axes: tuple[Axes, Axes] | None = None) -> tuple[Axes, Axes]:
-        """Draw the curves of loss and accuracy over the epochs.
+    def plot(
+        self,
+        axes: Axes | Sequence[Axes] | None = None,
+        quantities: str | Sequence[str] | None = None,
+    ) -> tuple[Axes, ...]:
+        """Draw the curves of loss and accuracy over the epochs, or of other quantities.
 
         Parameters
         ----------
-        axes : tuple of two matplotlib Axes, default=None
-            Where to draw; None makes a new figure with two panels.
+        axes : matplotlib Axes or sequence of them, default=None
+            Where to draw, a panel for each quantity; None makes a new figure.
+        quantities : str or sequence of str, default=None
+            Names of quantities, as in `TrainingDisplay.plot`; None is loss and accuracy.
 
         Returns
         -------
-        axes : tuple of two matplotlib Axes
-            The panels of the loss and of the accuracy.
+        axes : tuple of matplotlib Axes
+            The panels.
 
         Raises
         ------
+        KeyError
+            If there is no such quantity.
         ImportError
             If matplotlib is not installed.
+
+        See Also
+        --------
+        easyclf.TrainingDisplay : The same for several runs.
         """
-        plt = import_optional("matplotlib.pyplot", needed_by="History.plot")
-        if axes is None:
-            _, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-            axes = (left, right)
-        epochs = self["epoch"]
-        for ax, quantity in zip(axes, ("loss", "accuracy"), strict=True):
-            marker = "o" if len(self) == 1 else None
-            ax.plot(epochs, self[quantity], label="training", marker=marker)
-            measured = f"val_{quantity}"
-            if measured in self.keys():
-                ax.plot(epochs, self[measured], label="validation", marker=marker)
-            if measured in self.keys() and not np.isnan(self[measured]).all():
-                best = self.best(measured)
-                extreme = "highest" if self.is_better_higher(measured) else "lowest"
-                label = f"{extreme}: epoch {best['epoch']}"
-                ax.plot(best["epoch"], best[measured], "ko", markersize=4, label=label)
-            ax.set(xlabel="epoch", ylabel=quantity)
-            ax.locator_params(axis="x", integer=True)
-            ax.legend()
-        return axes
+        return tuple(TrainingDisplay([self]).plot(axes, quantities=quantities).axes_)
 
     def __repr__(self) -> str:
         if not self._rows:
@@ -267,40 +271,79 @@ class History:
             "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
             for row in cells
         ]
-        epochs = "epoch" if len(self) == 1 else "epochs"
-        return "\n".join([f"History of {len(self)} {epochs}", *lines])
+        return "\n".join([f"History of {_count(len(self))}", *lines])
 
     def _repr_html_(self) -> str:
         names = self.keys()
-        last = "".join(f"<td>{_format(self._rows[-1].get(name))}</td>" for name in names)
-        head = "".join(f"<th>{name}</th>" for name in names)
-        curves: list[str] = [name for name in ("loss", "val_loss") if name in names]
-        table = f"<table><tr>{head}</tr><tr>{last}</tr></table>" if self._rows else ""
-        return f"<div><b>History of {len(self)} epochs</b>{self._curve_svg(curves)}{table}</div>"
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        row = self._rows[-1] if self._rows else {}
+        last = "".join(f"<td>{_format(row.get(name))}</td>" for name in names)
+        table = (
+            f'<table cellpadding="4"><tr>{head}</tr><tr>{last}</tr></table>' if self._rows else ""
+        )
+        title = f"<b>History of {_count(len(self))}</b>"
+        return f"<div>{title}<div>{self._sketch()}</div>{table if self._rows else ''}</div>"
 
-    def _curve_svg(self, names: list[str], width: int = 240, height: int = 60) -> str:
-        """A small picture of the curves, which needs no plotting package."""
-        values = {name: self[name] for name in names}
-        finite = [v for curve in values.values() for v in curve if math.isfinite(v)]
-        if len(self) < 2 or not finite:
+    def _sketch(self) -> str:
+        """A small picture of the losses, which needs no plotting package."""
+        names = [name for name in ("loss", "val_loss") if name in self.keys()]
+        if not names:
             return ""
-        low, span = min(finite), (max(finite) - min(finite)) or 1.0
-        lines = []
-        for (name, curve), color in zip(values.items(), ("#1f77b4", "#ff7f0e"), strict=False):
-            points = " ".join(
-                f"{index * width / (len(curve) - 1):.1f},"
-                f"{height - 2 - (value - low) / span * (height - 4):.1f}"
-                for index, value in enumerate(curve)
-                if math.isfinite(value)
-            )
-            lines.append(
-                f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5">'
-                f"<title>{name}</title></polyline>"
-            )
-        return f'<svg width="{width}" height="{height}" role="img">{"".join(lines)}</svg>'
+        mark = None
+        if "val_loss" in names and not np.isnan(self["val_loss"]).all():
+            best = self.best("val_loss")
+            if math.isfinite(best["val_loss"]):
+                mark = Mark(best["epoch"], best["val_loss"], f"lowest: epoch {best['epoch']}")
+        return draw_curves(self["epoch"], {name: self[name] for name in names}, mark)
+
+
+def _count(n_epochs: int) -> str:
+    return f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'}"
 
 
 def _format(value: Any) -> str:
     if value is None:
         return ""
     return str(value) if isinstance(value, int) else f"{value:.4g}"
+
+
+def columns_of(history: History) -> dict[str, torch.Tensor]:
+    """Put the figures of a history into tensors, which files hold.
+
+    Parameters
+    ----------
+    history : History
+        Its quantities have names of any kind, so the columns are numbered.
+
+    Returns
+    -------
+    columns : dict of str to Tensor of shape (n_epochs,)
+        For each quantity "0", "1", ..., in int64 where all figures are integers, else in float64;
+        and the mask "0 is there", where some epochs have not measured it.
+    """
+    columns, rows = {}, list(history)
+    for place, name in enumerate(history.keys()):
+        values = [row.get(name, 0) for row in rows]
+        is_whole = all(type(value) is int for value in values)
+        dtype = torch.int64 if is_whole else torch.float64
+        columns[str(place)] = torch.tensor(values, dtype=dtype, device=HOST)
+        if not all(name in row for row in rows):
+            mask = [name in row for row in rows]
+            columns[f"{place} is there"] = torch.tensor(mask, device=HOST)
+    return columns
+
+
+def rows_of(
+    columns: Mapping[str, torch.Tensor], quantities: Sequence[str]
+) -> list[dict[str, float]]:
+    """Make rows, one for each epoch, of the columns of shape (n_epochs,) of `columns_of`."""
+    rows: list[dict[str, float]] = []
+    for place, name in enumerate(quantities):
+        of_epochs = columns[str(place)].tolist()
+        mask = columns.get(f"{place} is there")
+        is_there = [True] * len(of_epochs) if mask is None else mask.tolist()
+        rows = rows or [{} for _ in of_epochs]
+        for row, value, here in zip(rows, of_epochs, is_there, strict=True):
+            if here:
+                row[str(name)] = value
+    return rows

@@ -20,6 +20,9 @@ from easyclf.vocabulary import FOREIGN_LOSSES
 
 LossLike = str | type[nn.Module] | Callable[..., torch.Tensor]
 
+# What a loss of the user's is given beside outputs and targets, if it names it.
+_GIVEN = ("x", "module")
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 _LOSSES: dict[str, type[nn.Module]] = {
     "cross_entropy": nn.CrossEntropyLoss,
     "nll": nn.NLLLoss,
@@ -56,8 +59,11 @@ def _is_narrow(outputs: torch.Tensor) -> bool:
 
     Along a row the CPU has vector instructions only for what fills a vector: 1,000 rows of 10
     columns take 106 us along the rows and 13 us down the columns (torch 2.15). This can go when
-    the benchmark shows that `softmax(1)` is as fast on the oldest torch that is supported.
+    the benchmark shows that `softmax(1)` is as fast on the oldest torch that is supported. What
+    is no plain tensor is followed by torch.export, for which the number of rows is open.
     """
+    if type(outputs) is not torch.Tensor:
+        return False
     return outputs.is_cpu and outputs.shape[1] < _NARROW and len(outputs) >= _MANY_ROWS
 
 
@@ -204,7 +210,7 @@ class CustomLoss(RowLoss):
     def __init__(self, loss: Callable[..., torch.Tensor], name: str) -> None:
         super().__init__(loss)
         self._name = name
-        self.wants = _wanted(loss)
+        self.wants = _wanted(loss, name)
 
     def bound(self, context: Mapping[str, object] | None) -> Self:
         if not self.wants or not context:
@@ -265,14 +271,30 @@ class CustomLoss(RowLoss):
         self.carries_weights = losses.ndim > 0
 
 
-def _wanted(loss: Callable[..., torch.Tensor]) -> tuple[str, ...]:
-    """Which of the inputs and the module a loss names among its further parameters."""
+def _wanted(loss: Callable[..., torch.Tensor], name: str) -> tuple[str, ...]:
+    """Which of the inputs and the module a loss names among its further parameters.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be called with outputs and targets, in this order.
+    """
     function = loss.forward if isinstance(loss, nn.Module) else loss
     try:
-        names = [*inspect.signature(function).parameters][2:]
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
         return ()
-    return tuple(name for name in ("x", "module") if name in names)
+    names = [parameter.name for parameter in parameters]
+    places = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    takes_two = len(places) >= 2 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    rest = [p for p in parameters if p not in places[:2] and p.kind not in _REST]
+    unknown = [p.name for p in rest if p.default is p.empty and p.name not in _GIVEN]
+    if not takes_two or unknown or names[:2] == ["y_true", "y_pred"]:
+        raise TypeError(
+            f"`loss` {name} takes ({', '.join(names)}); it is given (output, target), in this "
+            "order, and the inputs and the module if it names `x` and `module` too."
+        )
+    return tuple(given for given in _GIVEN if given in names[2:])
 
 
 def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., torch.Tensor]:

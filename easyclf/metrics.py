@@ -208,7 +208,7 @@ class Metrics:
             outputs, targets, weight = outputs[counts], targets[counts], weight[counts]
         self._check_weights(is_weighted=weight is not None)
         codes = _codes_of(targets, is_multilabel=encoder.is_multilabel)
-        labels = codes if encoder.is_multilabel else encoder.classes_[codes]
+        labels = codes if encoder.is_multilabel else encoder.of_outputs(encoder.classes_)[codes]
         answers = _answers_of(head, encoder, outputs)
         weights = None if weight is None else weight.numpy()
         figures = {}

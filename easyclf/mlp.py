@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
 
 from easyclf.checks import did_you_mean
-from easyclf.standardization import Columns, Moments, WeighedRows
+from easyclf.standardization import SETTLED, Columns, Moments, WeighedRows
 
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -145,6 +145,52 @@ class MLP(nn.Module):
             new = columns.towards(Columns.of(self._moments), tolerance)
             _compensate(layer, *columns.moved(new))
             self._standardize(new)
+
+    def statistics(self) -> dict[str, torch.Tensor]:
+        """Give what rows have said of the columns; {} before any came.
+
+        Returns
+        -------
+        statistics : dict of str to Tensor of shape (n_features,) or ()
+            A `state_dict` has only what `forward` needs of them.
+        """
+        if self._moments is None or self._columns is None:
+            return {}
+        weight, mean, variance = self._moments
+        of_rows = {
+            "rows_weight": torch.tensor(weight, dtype=torch.float64, device=mean.device),
+            "rows_mean": mean,
+            "rows_variance": variance,
+        }
+        return {**of_rows, **self._columns._asdict()}
+
+    def take_statistics(self, statistics: Mapping[str, torch.Tensor]) -> None:
+        """Take what rows have said of the columns, beside the buffers of a `state_dict`.
+
+        Parameters
+        ----------
+        statistics : mapping of str to Tensor of shape (n_features,) or ()
+            What `statistics` gave. {} takes from the buffers what they say: rows that come later
+            change the columns as they do after a few.
+
+        Raises
+        ------
+        ValueError
+            If they are those of another number of columns.
+        """
+        if not statistics:
+            scale = 1 / self.inverse_scale.double().cpu()
+            mean = self.centre.double().sum(0).cpu() - self.shift.double().cpu() * scale
+            is_constant = torch.zeros_like(mean, dtype=torch.bool)
+            self._moments = Moments(SETTLED, mean, scale.square())
+            self._columns = Columns(mean, scale, is_constant, ~is_constant)
+        else:
+            of_rows = [statistics[f"rows_{name}"] for name in Moments._fields]
+            self._moments = Moments(float(of_rows[0]), *of_rows[1:])
+            self._columns = Columns(*(statistics[name] for name in Columns._fields))
+        if any(column.shape != self.shift.shape for column in (*self._moments[1:], *self._columns)):
+            raise ValueError(f"the statistics are not those of {len(self.shift)} columns")
+        self.is_adapted = True
 
     def _standardize(self, columns: Columns) -> None:
         dtype = self.shift.dtype

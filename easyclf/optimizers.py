@@ -35,6 +35,10 @@ _STATE_OF_SETTINGS = (
 # Settings that may be given by patterns of the names of weights, beside `lr`.
 _BY_PATTERN = ("weight_decay", "momentum")
 OptimizerFactory = Callable[..., torch.optim.Optimizer]
+# Parts of the state of an optimizer that are one number for each weight.
+_SCALARS = ("step", "mu_product", "mu", "eta")
+# Optimizers whose state has other shapes than the weights have. No fused kernel reads it.
+_OTHER_SHAPES = {torch.optim.Adafactor, torch.optim.LBFGS}
 
 
 def build_optimizer(
@@ -241,6 +245,53 @@ def continue_from(
             # The fused kernel wants a buffer for all weights of a group or for none.
             state[position] = {"momentum_buffer": torch.zeros_like(weight)}
     new.load_state_dict({"state": state, "param_groups": new.state_dict()["param_groups"]})
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Give an optimizer a state that was read from a file, laid out in memory as its weights are.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        Of the kind that the state is of.
+    state : mapping
+        As `state_dict` gives it, with tensors of shape () or of the shape of a weight. Fused
+        kernels read them as one row of numbers, and beyond the end of a shorter one.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If the state is not one of this optimizer and its weights.
+    """
+    weights, kind = _weights_of(optimizer), type(optimizer)
+    is_strict = kind in _kinds_of_torch() - _OTHER_SHAPES
+    is_strict |= any(group.get("fused") for group in optimizer.param_groups)
+    states = {
+        place: {
+            name: _like(weights[place], name, value, is_strict=is_strict)
+            for name, value in part.items()
+        }
+        for place, part in state["state"].items()
+        if 0 <= place < len(weights)
+    }
+    if len(states) < len(state["state"]):
+        raise ValueError("the optimizer's state is of more weights than there are")
+    optimizer.load_state_dict({**state, "state": states})
+
+
+def _like(weight: torch.Tensor, name: str, value: object, *, is_strict: bool) -> object:
+    """A part of the state of a weight, of any shape, in the weight's order in memory."""
+    if not isinstance(value, torch.Tensor) or (name in _SCALARS and value.numel() == 1):
+        return value
+    if value.shape == weight.shape and value.dtype == weight.dtype:
+        return torch.empty_like(weight, requires_grad=False).copy_(value)
+    if is_strict:
+        raise ValueError(f"the optimizer's {name[:100]!r} has the shape or the dtype of no weight")
+    return value
+
+
+def _kinds_of_torch() -> set[type]:
+    return {kind for kind in vars(torch.optim).values() if isinstance(kind, type)}
 
 
 def _weights_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

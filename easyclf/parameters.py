@@ -116,6 +116,11 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
 
     def _set_forwarded(self, parameters: dict[str, Any]) -> None:
         for name, value in parameters.items():
+            if name.startswith("callbacks__"):
+                raise TypeError(
+                    f"`{name}` is a parameter of a callback; give it to the callback itself, or "
+                    f"to `set_params({name}=...)` of a finished {type(self).__name__}."
+                )
             if not is_forwarded(name):
                 _, separator, rest = name.partition("__")
                 candidates = [f"{prefix}__{rest}" for prefix in PREFIXES]

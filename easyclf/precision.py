@@ -29,9 +29,12 @@ class Precision(ABC):
         Which part of what the module returns is the output.
     is_recordable : bool
         Whether a step is no more than a backward pass and `optimizer.step`.
+    scaler : GradScaler or None
+        It keeps small gradients from vanishing.
     """
 
     is_recordable = True
+    scaler: torch.amp.GradScaler | None = None
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
@@ -101,23 +104,24 @@ class ScaledPrecision(_Autocast):
     """fp16 autocast, with the gradients scaled so that small ones do not vanish."""
 
     is_recordable = False
+    scaler: torch.amp.GradScaler
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
-        self._scaler = torch.amp.GradScaler(device.type)
+        self.scaler = torch.amp.GradScaler(device.type)
 
     def run(self, forward: Forward, x: Tensors) -> torch.Tensor:
         return self._run_autocast(forward, x, torch.float16)
 
     def backward(self, loss: torch.Tensor) -> None:
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        self._scaler.unscale_(optimizer)
+        self.scaler.unscale_(optimizer)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
-        self._scaler.step(optimizer)
-        self._scaler.update()
+        self.scaler.step(optimizer)
+        self.scaler.update()
 
 
 def precision_dtype(name: str) -> torch.dtype:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -22,8 +23,9 @@ from easyclf.callbacks import (
 )
 from easyclf.data import Reader
 from easyclf.decisions import cheapest, with_uncertain
+from easyclf.determinism import deterministic_algorithms
 from easyclf.displays import LearningRateDisplay
-from easyclf.engine import Fitted, FittedAttribute
+from easyclf.engine import Fitted, FittedAttribute, Settings, Unseen
 from easyclf.history import History
 from easyclf.metrics import MetricLike, Metrics
 from easyclf.mlp import MLP
@@ -31,6 +33,9 @@ from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded
 from easyclf.precision import precision_dtype
 from easyclf.targets import Labels, accuracy, read_labels
+from easyclf.threads import safe_threads
+
+_SHOWING = threading.Lock()
 
 
 class Predictor(ClassifierMixin):  # type: ignore[misc]
@@ -43,14 +48,20 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
     history_ = FittedAttribute[History]()
     n_iter_ = FittedAttribute[int]()
     device_ = FittedAttribute[torch.device]()
-    _fitted: Fitted
+    _fitted: Fitted | Unseen
     # Parameters of the estimator, which say how rows are read.
     module: ModuleLike
     callbacks: Sequence[CallbackLike] | None
     metrics: Sequence[MetricLike] | None
     cache: bool
     precision: str
+    deterministic: bool
 
+    if TYPE_CHECKING:
+
+        def _settings(self) -> dict[str, Any]: ...
+
+    @safe_threads()
     def predict(
         self,
         X: Any,
@@ -103,6 +114,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         best = fitted.head.probabilities(outputs).max(1).values.numpy()
         return with_uncertain(labels, best, min_proba, uncertain, fitted.classes)
 
+    @safe_threads()
     def predict_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Probabilities of the classes.
 
@@ -120,6 +132,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         fitted, outputs = self._outputs(X)
         return fitted.head.probabilities(outputs).numpy()
 
+    @safe_threads()
     def predict_log_proba(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logarithms of the probabilities of the classes.
 
@@ -136,6 +149,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         fitted, outputs = self._outputs(X)
         return fitted.head.log_probabilities(outputs.double()).numpy()
 
+    @safe_threads()
     def decision_function(self, X: Any) -> NDArray[np.floating[Any]]:
         """Logits: what the probabilities are computed from.
 
@@ -173,6 +187,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         labels = read_labels(y)
         return accuracy(labels, self.predict(X), sample_weight)
 
+    @safe_threads()
     def evaluate(
         self, X: Any, y: Any = None, sample_weight: ArrayLike | None = None
     ) -> dict[str, float]:
@@ -191,12 +206,11 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         figures : dict of str to float
             `loss`, `accuracy`, and those of `metrics`.
         """
-        check_is_fitted(self)
-        fitted = self._fitted
+        fitted = self._fitted_for(X)
         reader = self._reader(fitted, is_cached=False)
-        return fitted.evaluate(
-            reader.read_labelled(X, y, sample_weight, fitted.encoder), self._read_metrics()
-        )
+        rows = reader.read_labelled(X, y, sample_weight, fitted.encoder)
+        with deterministic_algorithms(self.deterministic):
+            return fitted.evaluate(rows, self._read_metrics())
 
     def find_lr(
         self,
@@ -280,8 +294,7 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         >>> clf.get_feature_names_out().tolist()
         ['age', 'missingindicator_age', 'sex_f', 'sex_m']
         """
-        check_is_fitted(self)
-        fitted, given = self._fitted, getattr(self, "feature_names_in_", None)
+        fitted, given = self._fitted_for(None), getattr(self, "feature_names_in_", None)
         if not isinstance(fitted.module, MLP):
             raise ValueError(
                 "`get_feature_names_out` names what the default module is given; "
@@ -361,12 +374,31 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
             encodes_frames=self.module is None,
         )
 
-    def _outputs(self, X: Any) -> tuple[Fitted, torch.Tensor]:
-        """What was learned, and the raw outputs for all rows, shape (n_samples, n_outputs)."""
+    def _fitted_for(self, X: object) -> Fitted:
+        """What was learned; of a module trained elsewhere, what these first rows show of it."""
         check_is_fitted(self)
         fitted = self._fitted
+        if isinstance(fitted, Fitted):
+            return fitted
+        if X is None:
+            raise ValueError(
+                "The module was trained elsewhere and has been given no rows yet; pass some as "
+                "`from_module(module, classes, X)`, or call `predict` first."
+            )
+        with _SHOWING:
+            if isinstance(self._fitted, Unseen):  # no other thread has been here
+                reader = self._reader(None, is_cached=False)
+                rows = reader.read_inputs(X)
+                settings = Settings.of(self._settings(), seed=fitted.seed, epochs=0)
+                self._fitted = fitted.shown(settings, rows, reader)
+            return self._fitted
+
+    def _outputs(self, X: Any) -> tuple[Fitted, torch.Tensor]:
+        """What was learned, and the raw outputs for all rows, shape (n_samples, n_outputs)."""
+        fitted = self._fitted_for(X)
         rows = self._reader(fitted, is_cached=False).read_inputs(X)
-        return fitted, fitted.outputs(rows)
+        with deterministic_algorithms(self.deterministic):
+            return fitted, fitted.outputs(rows)
 
 
 def _checked_names(

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
 
 from easyclf.device import HOST, generator_state, seed_device, set_generator_state
+from easyclf.threads import OverlappingBlocks, call_after_fork
 
 _64_BITS = 2**64 - 1
 # The random states are the process's: whoever seeds them keeps other threads waiting.
 _lock = threading.RLock()
+# `is_guest` is set in a thread that goes on under the random states of another one.
+_this_thread = threading.local()
 
 
 def _renew_lock() -> None:
-    global _lock, _callers
-    _lock, _callers = threading.RLock(), _CallersStates()
+    global _lock
+    _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):
-    # A thread that held the lock does not live on in a forked process.
-    os.register_at_fork(after_in_child=_renew_lock)
+# A thread that held the lock does not live on in a forked process.
+call_after_fork(_renew_lock)
 
 
 def draw_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -67,35 +68,12 @@ def _put_back(states: HostStates) -> None:
     torch.set_rng_state(cpu)
 
 
-class _CallersStates:
-    """The random states of who called easyclf, while some threads are in blocks of their own.
-
-    Threads leave such blocks in any order, and each puts back what it found, which may be the
-    states of another one: the last thread to leave puts back the caller's.
-    """
-
-    def __init__(self) -> None:
-        self._mutex = threading.Lock()
-        self._n_blocks = 0
-        self._states: HostStates | None = None
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Keep the states until this block, and all that overlap it, have ended."""
-        with self._mutex:
-            if not self._n_blocks:
-                self._states = _host_states()
-            self._n_blocks += 1
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._n_blocks -= 1
-                if not self._n_blocks and self._states is not None:
-                    _put_back(self._states)
+_callers = OverlappingBlocks(_host_states, _put_back)
 
 
-_callers = _CallersStates()
+def kept_states() -> AbstractContextManager[None]:
+    """Put the random states of Python, NumPy and torch on the CPU back after a block."""
+    return _callers.kept()
 
 
 @contextmanager
@@ -108,7 +86,7 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
     """
     lock = _lock
     if not lock.acquire(blocking=waits):
-        with _callers.kept():
+        with _callers.kept(), _as_guest():
             yield
         return
     try:
@@ -119,8 +97,25 @@ def isolated(seed: int, device: torch.device, *, waits: bool = True) -> Iterator
 
 
 @contextmanager
+def _as_guest() -> Iterator[None]:
+    was_guest = getattr(_this_thread, "is_guest", False)
+    _this_thread.is_guest = True
+    try:
+        yield
+    finally:
+        _this_thread.is_guest = was_guest
+
+
+@contextmanager
 def own_states(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed Python, NumPy and torch inside the block, and put their states back after it."""
+    """Seed Python, NumPy and torch inside the block, and put their states back after it.
+
+    In a thread that goes on under the states of another one nothing is seeded: they are the
+    other's, who draws from them meanwhile.
+    """
+    if getattr(_this_thread, "is_guest", False):
+        yield
+        return
     of_device = None if device.type == HOST.type else generator_state(device)
     try:
         with _callers.kept():

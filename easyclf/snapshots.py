@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -75,6 +75,21 @@ class Snapshot:
         self._states = self._live_states()
 
     @torch.no_grad()
+    def load(self, values: Sequence[torch.Tensor]) -> None:
+        """Take the `values` of another snapshot in the place of its own.
+
+        Raises
+        ------
+        ValueError
+            If they are not as many, or of other shapes.
+        """
+        shapes = [tuple(value.shape) for value in values]
+        if shapes != [tuple(copied.shape) for copied in self.values]:
+            raise ValueError(f"there are tensors of the shapes {shapes}, for other ones")
+        for copied, value in zip(self.values, values, strict=True):
+            copied.copy_(value)
+
+    @torch.no_grad()
     def restore(self) -> None:
         """Put the copies back, and the buffers whose places other tensors have taken."""
         for layer, name, buffer in self._buffers:
@@ -103,6 +118,16 @@ class Snapshot:
         return [generator_state(device) for device in self._devices]
 
 
+def names_in(module: nn.Module) -> list[str]:
+    """Name the weights and buffers of a module, in the order of a snapshot's `values`."""
+    buffers = [
+        f"{place}.{name}" if place else name
+        for place, layer in module.named_modules()
+        for name, _ in layer.named_buffers(recurse=False)
+    ]
+    return [*(name for name, _ in module.named_parameters()), *buffers]
+
+
 def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     """Copy each source into the target at its place of the same shape."""
     try:
@@ -119,13 +144,23 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True
-    norms = _norms(floating)
-    if len({norm.device for norm in norms}) > 1:
-        norms = [norm.to(norms[0].device) for norm in norms]
-    # The norm of huge numbers overflows before they do.
-    return math.isfinite(torch.stack(norms).sum().item()) or all(
+    sums = _sums(floating)
+    # The sum of huge numbers overflows before they do.
+    return all(map(math.isfinite, sums)) or all(
         bool(tensor.isfinite().all()) for tensor in floating
     )
+
+
+def _sums(tensors: list[torch.Tensor]) -> Iterator[float]:
+    """The sum of each tensor, or another number that is finite only if theirs are."""
+    if all(tensor.is_cpu for tensor in tensors):
+        for tensor in tensors:
+            yield tensor.sum().item()
+    else:
+        norms = _norms(tensors)
+        if len({norm.device for norm in norms}) > 1:
+            norms = [norm.to(norms[0].device) for norm in norms]
+        yield torch.stack(norms).sum().item()
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -20,7 +20,7 @@ _NOISE = 2**10 * _ROUNDING
 _ROUNDINGS = 2**10
 # The weight of rows from which on a scale is that of the column, and not that of a few rows: of
 # as many as are in the smallest batch that "auto" makes.
-_SETTLED = 32.0
+SETTLED = 32.0
 
 
 class Moments(NamedTuple):
@@ -92,7 +92,7 @@ class Columns(NamedTuple):
         is_scaled = variance > _NOISE**2 * size
         scale = variance.where(is_scaled, 1.0).sqrt()
         is_constant = variance <= _ROUNDING**2 * size
-        return cls(mean, scale, is_constant, is_scaled & (moments.weight >= _SETTLED))
+        return cls(mean, scale, is_constant, is_scaled & (moments.weight >= SETTLED))
 
     def centre(self, dtype: torch.dtype) -> torch.Tensor:
         """Find what is to be subtracted in float64 before rows are cast to `dtype`.

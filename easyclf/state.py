@@ -49,6 +49,8 @@ class TrainingState:
         The epochs that are done, those of earlier runs that this one continues included.
     stop_reason : str or None
         Why the run was asked to stop.
+    is_cut : bool
+        Whether that was before the end of the epoch, whose last batches may be missing.
     batches : callable
         It goes through the training batches once more, in order.
     put_in, take_out : callable or None
@@ -83,6 +85,7 @@ class TrainingState:
         self.lr: float = optimizer.param_groups[0]["lr"]
         self.logs: dict[str, Any] = {}
         self.stop_reason: str | None = None
+        self.is_cut = False
         self.batches: Callable[[], Iterator[Batch]] = lambda: iter(())
         self.put_in: Callable[[bool], object] | None = None
         self.take_out: Callable[[], None] | None = None

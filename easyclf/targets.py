@@ -16,6 +16,8 @@ from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from easyclf.randomness import kept_states
+
 Labels = NDArray[Any]
 _SPARSE = (sp.spmatrix, sp.sparray)
 
@@ -48,6 +50,11 @@ def read_labels(y: object, name: str = "y") -> Labels:
         # One column of classes is a habit of torch's, and no mistake.
         y = (y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y).detach().cpu().numpy()
     labels: Labels = y.toarray() if isinstance(y, _SPARSE) else np.asarray(y)
+    if labels.dtype.names:
+        raise ValueError(
+            f"`{name}` is an array of records with the fields {list(labels.dtype.names)}; expected "
+            f"classes: pass one field, as in `{name}[{labels.dtype.names[0]!r}]`."
+        )
     if labels.dtype.kind in "US" and isinstance(y, (list, tuple)):
         # NumPy makes a string of a 1 or a NaN beside strings.
         refuse_mixed(np.asarray(y, dtype=object), name)
@@ -152,10 +159,13 @@ class TargetEncoder:
         The sorted classes; for a multilabel target the numbers of its labels.
     is_multilabel : bool
         Whether any number of labels may be true of a row.
+    codes_of_outputs : ndarray of shape (n_classes,), int64, or None
+        The codes of the classes in the order of the module's outputs, where that is another one.
     """
 
     classes_: Labels
     is_multilabel: bool
+    codes_of_outputs: NDArray[np.int64] | None = None
 
     def fit(self, labels: Labels | None, classes: ArrayLike | None = None) -> TargetEncoder:
         """Find the classes in `labels`, or take `classes`, of which `labels` may miss some."""
@@ -169,7 +179,9 @@ class TargetEncoder:
                     f"{labels.shape[1]} columns; leave `classes` out."
                 )
             return self
-        from sklearn.preprocessing import LabelEncoder  # which takes 20 ms to import
+        with kept_states():
+            # It takes 20 ms to import, and scikit-learn 1.9 imports rich, which draws.
+            from sklearn.preprocessing import LabelEncoder
 
         if classes is not None and not np.size(np.asarray(classes)):
             raise ValueError("`classes` is empty; give all classes, or None to find them in `y`.")
@@ -182,6 +194,16 @@ class TargetEncoder:
                 "least two classes. If this is a part of the data, pass all classes as `classes=`."
             )
         return self
+
+    def name_outputs(self, labels: Labels) -> None:
+        """Note the order in which a module has the classes: `labels`, of shape (n_classes,)."""
+        codes = self.transform(labels, "classes")
+        if not np.array_equal(codes, np.arange(len(codes))):
+            self.codes_of_outputs = codes
+
+    def of_outputs(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Bring one value of each class, shape (n_classes,), into the order of the outputs."""
+        return values if self.codes_of_outputs is None else values[self.codes_of_outputs]
 
     def transform(self, labels: Labels, name: str = "y") -> NDArray[Any]:
         """Turn labels into codes.
@@ -263,7 +285,7 @@ def class_weights(
     Returns
     -------
     weights : Tensor of shape (n_classes,), float64, or None
-        None without `class_weight`.
+        In the order of the module's outputs. None without `class_weight`.
 
     Raises
     ------
@@ -284,7 +306,7 @@ def class_weights(
         present = np.unique(codes)
         weights = np.ones(len(classes))
         weights[present] = compute_class_weight(class_weight, classes=present, y=codes)
-        return torch.from_numpy(weights)
+        return torch.from_numpy(encoder.of_outputs(weights))
     labels = classes.tolist()
     unknown = [label for label in class_weight if label not in labels]
     wrong = {k: w for k, w in class_weight.items() if not (isinstance(w, Real) and 0 <= w < np.inf)}
@@ -296,7 +318,7 @@ def class_weights(
     weights = np.array([dict(class_weight).get(label, 1.0) for label in labels], dtype=float)
     if not (weights if codes is None else weights[np.unique(codes)]).any():
         raise ValueError(f"`class_weight` {class_weight!r} leaves every row without weight.")
-    return torch.from_numpy(weights)
+    return torch.from_numpy(encoder.of_outputs(weights))
 
 
 def accuracy(labels: Labels, answers: Labels, sample_weight: ArrayLike | None) -> float:

@@ -159,7 +159,10 @@ FOREIGN_HOOKS = _by_word(
 FOREIGN_CALLBACKS = _by_word(
     {
         "`EarlyStopping()`, which also keeps the best weights and puts them back.": (
-            "EarlyStopping ModelCheckpoint BestModelRestore SaveModelCallback"
+            "EarlyStopping BestModelRestore SaveModelCallback"
+        ),
+        "`Checkpoint(folder)`, which also resumes; `monitor` has it keep the best weights.": (
+            "ModelCheckpoint Checkpoint BackupAndRestore TrainEndCheckpoint LoadInitState"
         ),
         "`metrics=[...]` of Estimator, as in metrics=['f1_macro'].": (
             "EpochScoring BatchScoring PassthroughScoring MetricCallback"
@@ -183,7 +186,16 @@ FOREIGN_CALLBACKS = _by_word(
         "nothing: a loss that is not finite ends the training with `TrainingDiverged`.": (
             "TerminateOnNaN NaNStopping"
         ),
-        "`LambdaCallback(on_epoch_end=...)`.": "LambdaCallback",
+        "`LambdaCallback(on_epoch_end=...)`.": "LambdaCallback ParamMapper",
+        "`LambdaCallback(on_epoch_end=...)`, a function that gives `state.logs` to its client.": (
+            "WandbLogger MlflowLogger NeptuneLogger SacredLogger CometLogger RemoteMonitor"
+        ),
+        "`callbacks=[...]` of Estimator, which calls them in this order.": "CallbackList",
+        "`module`, a function that makes it with the weights that you want.": "Initializer",
+        "`torch.save(clf.module_.state_dict(), path)`; the other is a format of JAX's.": (
+            "OrbaxCheckpoint"
+        ),
+        "`history_['lr']`, which every fit has.": "LearningRateMonitor LRMonitor",
     }
 )
 # Methods of estimators and models, which are overridden there.

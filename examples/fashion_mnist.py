@@ -4,13 +4,13 @@ With --own-sgd a hand-written optimizer takes the place of torch's.
 """
 
 import argparse
-import sys
 
 import torch
 from torch import nn
 from torchvision.datasets import FashionMNIST
 
 from easyclf import AccuracyLogger, Estimator
+from example_data import find
 
 
 class SoftmaxRegression(nn.Module):
@@ -36,18 +36,13 @@ class OwnSGD(torch.optim.Optimizer):
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--root", default="data", help="folder that holds FashionMNIST/raw, or will")
+parser.add_argument("--data", help="folder of FashionMNIST/raw; it is downloaded there")
 parser.add_argument("--own-sgd", action="store_true", help="use the hand-written optimizer")
 options = parser.parse_args()
+folder = find("torchvision", options.data)
 
-try:
-    train = FashionMNIST(options.root, train=True, download=True)
-    test = FashionMNIST(options.root, train=False, download=True)
-except (OSError, RuntimeError):
-    sys.exit(
-        f"Fashion-MNIST is not in {options.root!r} and cannot be downloaded: give the folder that "
-        "holds FashionMNIST/raw with --root PATH."
-    )
+train = FashionMNIST(folder, train=True, download=True)
+test = FashionMNIST(folder, train=False, download=True)
 
 clf = Estimator(
     SoftmaxRegression,

@@ -1,19 +1,20 @@
-"""Census income from the table as it is: text, categories and gaps go straight into `fit`."""
+"""Census income from the table as it is: text, categories and gaps go straight into `fit`.
+
+The files are adult.data and adult.test of UCI's "Adult".
+"""
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
 import pandas as pd
 
 from easyclf import Estimator
+from example_data import find
 
-folder = os.environ.get("EASYCLF_DATA", Path(__file__).parents[2] / "shared" / "data")
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", type=Path, default=Path(folder, "adult"))
+parser.add_argument("--data", help="folder of yours that holds adult.data and adult.test")
 parser.add_argument("--epochs", type=int, default=20)
 arguments = parser.parse_args()
+folder = find("adult", arguments.data)
 
 columns = (
     "age workclass fnlwgt education education-num marital-status occupation relationship race sex "
@@ -24,7 +25,7 @@ columns = (
 def read(name, skiprows):
     """A part of the census, and who earns more than 50,000 dollars."""
     table = pd.read_csv(
-        arguments.data / name,
+        folder / name,
         names=columns,
         skipinitialspace=True,
         na_values="?",
@@ -33,15 +34,8 @@ def read(name, skiprows):
     return table.drop(columns="income"), table["income"].str.rstrip(".")
 
 
-try:
-    X, y = read("adult.data", 0)
-    X_test, y_test = read("adult.test", 1)
-except OSError:
-    sys.exit(
-        f"Cannot read {arguments.data}: give your copy with --data PATH, or set EASYCLF_DATA to "
-        "the folder that holds adult/adult.data and adult/adult.test."
-    )
-
+X, y = read("adult.data", 0)
+X_test, y_test = read("adult.test", 1)
 print(f"{len(X)} rows; gaps in {', '.join(X.columns[X.isna().any()])}")
 clf = Estimator(epochs=arguments.epochs, random_state=0).fit(X, y)
 print(f"test accuracy {clf.score(X_test, y_test):.4f}, with {clf.n_features_in_} columns as read")

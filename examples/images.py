@@ -1,13 +1,11 @@
 """Ants or bees, from folders of photographs: augmentation, a small network, and `resnet18`.
 
 Every picture is decoded and scaled once, and kept as bytes (`cache=True`). Flips and crops are
-drawn anew for each picture in every epoch.
+drawn anew for each picture in every epoch. The photographs are those of torch's tutorial on
+transfer learning, "hymenoptera".
 """
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,25 +13,20 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from easyclf import AccuracyLogger, EarlyStopping, Estimator
+from example_data import find
 
-folder = os.environ.get("EASYCLF_DATA", Path(__file__).parents[2] / "shared" / "data")
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", type=Path, default=Path(folder, "hymenoptera"))
+parser.add_argument("--data", help="folder of yours that holds train and val")
 parser.add_argument("--epochs", type=int, default=20)
 parser.add_argument(
     "--weights", help='of resnet18; "DEFAULT" are those of ImageNet, which are fetched if need be'
 )
 arguments = parser.parse_args()
+folder = find("hymenoptera", arguments.data)
 
 decode = v2.Compose([v2.PILToTensor(), v2.Resize(72), v2.CenterCrop(72)])
-try:
-    train = ImageFolder(arguments.data / "train", decode)
-    valid = ImageFolder(arguments.data / "val", decode)
-except OSError:
-    sys.exit(
-        f"Cannot read {arguments.data}: give your copy with --data PATH, or set EASYCLF_DATA to "
-        "the folder that holds hymenoptera/train and hymenoptera/val."
-    )
+train = ImageFolder(folder / "train", decode)
+valid = ImageFolder(folder / "val", decode)
 
 
 def block(n_in, n_out):

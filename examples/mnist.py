@@ -4,13 +4,13 @@ The running loss is printed every 300 batches, the test accuracy after every epo
 """
 
 import argparse
-import sys
 
 from torch import nn
 from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from easyclf import AccuracyLogger, Callback, Estimator
+from example_data import find
 
 
 def network(n_features, n_classes):
@@ -38,19 +38,14 @@ class RunningLoss(Callback):
 
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--root", default="data", help="folder that holds MNIST/raw, or will")
+parser.add_argument("--data", help="folder of MNIST/raw; it is downloaded there if need be")
 parser.add_argument("--epochs", type=int, default=10)
 options = parser.parse_args()
+folder = find("torchvision", options.data)
 
 transform = Compose([ToTensor(), Normalize(0.1307, 0.3081)])
-try:
-    train = MNIST(options.root, train=True, transform=transform, download=True)
-    test = MNIST(options.root, train=False, transform=transform, download=True)
-except (OSError, RuntimeError):
-    sys.exit(
-        f"MNIST is not in {options.root!r} and cannot be downloaded: give the folder that holds "
-        "MNIST/raw with --root PATH."
-    )
+train = MNIST(folder, train=True, transform=transform, download=True)
+test = MNIST(folder, train=False, transform=transform, download=True)
 
 clf = Estimator(
     network,

@@ -1,9 +1,9 @@
-"""From surnames to countries with a GRU: sequences of several lengths, padded batch by batch."""
+"""From surnames to countries with a GRU: sequences of several lengths, padded batch by batch.
+
+The names are those of the course "PyTorch" of Liu Er.
+"""
 
 import argparse
-import os
-import sys
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -12,12 +12,15 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.utils.data import Dataset
 
 from easyclf import AccuracyLogger, Estimator
+from example_data import find
 
-folder = os.environ.get("EASYCLF_DATA", Path(__file__).parents[2] / "shared" / "data")
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--data", type=Path, default=Path(folder, "names"))
+parser.add_argument(
+    "--data", help="folder of yours that holds names_train.csv.gz and the test part"
+)
 parser.add_argument("--epochs", type=int, default=5)
 arguments = parser.parse_args()
+folder = find("names", arguments.data)
 
 
 class Names(Dataset):
@@ -59,14 +62,8 @@ class Classifier(nn.Module):
         return self.output(torch.cat([states[0], states[1]], dim=1))
 
 
-try:
-    train = Names(arguments.data / "names_train.csv.gz")
-    test = Names(arguments.data / "names_test.csv.gz")
-except OSError:
-    sys.exit(
-        f"Cannot read {arguments.data}: give your copy with --data PATH, or set EASYCLF_DATA to "
-        "the folder that holds names/names_train.csv.gz and names/names_test.csv.gz."
-    )
+train = Names(folder / "names_train.csv.gz")
+test = Names(folder / "names_test.csv.gz")
 
 clf = Estimator(
     Classifier,

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import importlib
+import re
 import sys
 
 import pytest
@@ -11,10 +12,25 @@ import measure_code
 from measure_code import PACKAGE
 
 FLOORS = {
-    "bedrock": ["exceptions", "checks", "constraints", "vocabulary", "device", "randomness", "run"],
+    "bedrock": [
+        "exceptions",
+        "checks",
+        "constraints",
+        "vocabulary",
+        "device",
+        "threads",
+        "randomness",
+        "determinism",
+        "documents",
+        "safetensors",
+        "persistence",
+        "run",
+    ],
     "ground": [
         "nested",
         "snapshots",
+        "displays",
+        "sketches",
         "history",
         "constructors",
         "parameters",
@@ -24,18 +40,21 @@ FLOORS = {
         "output_kinds",
         "output_choice",
         "heads",
+        "reordering",
         "standardization",
         "mlp",
         "modules",
+        "weights",
+        "codec",
         "optimizers",
         "precision",
         "metrics",
         "data",
     ],
-    "state": ["state", "displays"],
+    "state": ["state", "summary"],
     "hooks": ["callbacks"],
-    "engine": ["tape", "engine"],
-    "face": ["predictor", "estimator"],
+    "engine": ["tape", "engine", "export"],
+    "face": ["predictor", "presenter", "pretrained", "saving", "exportable", "estimator"],
 }
 # Within a floor, a file may lean on those before it: the head on the losses.
 ORDER = [noun for floor in FLOORS.values() for noun in floor]
@@ -118,6 +137,25 @@ def test_every_file_stands_on_a_floor():
     assert nouns - {"__init__"} == set(ORDER)
 
 
+def test_the_page_has_every_file_once_and_the_floors_in_their_order():
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = re.search(r"^```text\n(face .*?)^```", page, re.MULTILINE | re.DOTALL)[1]
+    lines = re.findall(r"^([a-z]* +)(\w+)(/|\.py)  ", tree, re.MULTILINE)
+    indent = len(lines[0][0])
+    folders = [name for place, name, kind in lines if kind == "/"]
+
+    assert re.findall(r"^[a-z]+", tree, re.MULTILINE) == [*reversed(FLOORS)]
+    assert [name for place, name, _ in lines if len(place) == indent] == [*reversed(ORDER)]
+    # Those of `data/` are listed where kinds of data are.
+    listed = sorted(name for place, name, _ in lines if len(place) > indent)
+    assert listed == sorted(
+        path.stem
+        for folder in set(folders) - {"data"}
+        for path in (PACKAGE / folder).glob("*.py")
+        if path.stem != "__init__"
+    )
+
+
 KINDS_OF_DEVICES = {"cpu", "cuda", "hip", "hpu", "ipu", "meta", "mps", "mtia", "npu", "xla", "xpu"}
 
 
@@ -143,7 +181,7 @@ def test_one_file_names_kinds_of_devices(path):
 
 def test_optional_packages_are_imported_where_they_are_used():
     """`import easyclf` needs its dependencies alone: optional packages stand in functions."""
-    allowed = {"numpy", "scipy", "sklearn", "torch", "easyclf"}
+    allowed = {"numpy", "scipy", "sklearn", "torch", "safetensors", "easyclf"}
 
     for path in PACKAGE.rglob("*.py"):
         for node in ast.parse(path.read_text()).body:

@@ -156,5 +156,5 @@ def test_history_without_its_optional_package_says_what_to_install(
     monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.delitem(sys.modules, f"{module}.pyplot", raising=False)
 
-    with pytest.raises(ImportError, match=rf"History.{method} needs .*easyclf\[{extra}\]"):
+    with pytest.raises(ImportError, match=rf"{method} needs .*easyclf\[{extra}\]"):
         getattr(History(), method)()

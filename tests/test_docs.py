@@ -19,7 +19,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = [
     README,
-    *(DOCS / f"{name}.md" for name in ("index", "tour", "performance")),
+    *(DOCS / f"{name}.md" for name in ("index", "tour", "performance", "lines", "faq")),
+    *sorted(DOCS.glob("coming-from-*.md")),
     *sorted(DOCS.glob("guide/*.md")),
 ]
 # A `python` block, and the `text` block right below it, which is what it prints.
@@ -72,6 +73,19 @@ def test_page_runs_as_it_stands(page):
         if block["printed"] is not None:
             assert printed.getvalue(), f"nothing is printed at line {line} of {page}"
             assert words(printed.getvalue()) == words(block["printed"]), f"line {line} of {page}"
+
+
+@pytest.mark.usefixtures("_scratch")
+def test_the_lines_for_shap_run_where_it_is_installed():
+    pytest.importorskip("shap")
+    text = read(DOCS / "guide" / "explaining.md")
+    first = BLOCK.search(text)["code"]
+    (lines,) = re.findall(r"^```py\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+    namespace = {}
+    exec(f"{first}\n{lines}", namespace)
+
+    assert namespace["explanation"].shape == (5, 6)
 
 
 def test_pages_with_code_are_found():

@@ -605,3 +605,35 @@ def test_names_of_outputs_and_targets_are_no_wish(blobs):
         return nn.functional.cross_entropy(x, module)
 
     assert Estimator(nn.Linear(4, 3), loss=loss, epochs=2).fit(*blobs).n_iter_ == 2
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y_true, y_pred: nn.functional.cross_entropy(y_pred, y_true),
+        lambda output: output.sum(),
+        lambda output, target, margin: nn.functional.cross_entropy(output, target),
+        lambda output, target, *, margin: nn.functional.cross_entropy(output, target),
+    ],
+    ids=["as in Keras", "one argument", "a third", "a third by name"],
+)
+def test_a_loss_that_cannot_be_called_with_outputs_and_targets_is_refused(loss, blobs):
+    with pytest.raises(
+        TypeError, match=r"takes \(.*\); it is given \(output, target\), in this order"
+    ):
+        Estimator(nn.Linear(4, 3), loss=loss).fit(*blobs)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y_pred, y_true: nn.functional.cross_entropy(y_pred, y_true),
+        lambda *given: nn.functional.cross_entropy(*given),
+        lambda output, target, margin=1.0: nn.functional.cross_entropy(output, target),
+        functools.partial(nn.functional.cross_entropy, label_smoothing=0.1),
+        lambda output, target, **rest: nn.functional.cross_entropy(output, target),
+    ],
+    ids=["as in skorch", "any", "a default", "a partial", "any names"],
+)
+def test_a_loss_of_two_arguments_may_take_more(loss, blobs):
+    Estimator(nn.Linear(4, 3), loss=loss, epochs=1).fit(*blobs)

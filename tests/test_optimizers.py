@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from easyclf import Estimator, LambdaCallback
-from easyclf.optimizers import build_optimizer, continue_from
+from easyclf.optimizers import build_optimizer, continue_from, load_state
 
 NAMES = sorted(
     name
@@ -373,3 +373,58 @@ def test_failed_continued_fit_leaves_the_state_of_the_optimizer(data):
         clf.set_params(callbacks=[LambdaCallback(on_epoch_end=fail)]).fit(*data)
 
     assert clf.optimizer_.state[clf.module_.weight]["exp_avg"].tolist() == before
+
+
+def begun(kind):
+    """An optimizer that has taken a step."""
+    weight = nn.Parameter(torch.ones(2, 3))
+    optimizer = kind([weight], lr=0.1)
+    stepped(optimizer, weight)
+    return optimizer
+
+
+@pytest.mark.parametrize("name", sorted({*GENERAL} - {"LBFGS"}))
+def test_a_state_from_a_file_is_taken_whole(name):
+    kind = getattr(torch.optim, name)
+    before = begun(kind)
+    other = kind([nn.Parameter(torch.ones(2, 3))], lr=0.5)
+
+    load_state(other, before.state_dict())
+
+    assert str(other.state_dict()) == str(before.state_dict())
+
+
+def test_a_state_from_a_file_lies_in_memory_as_its_weight_does():
+    weight = nn.Parameter(torch.ones(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    plain = nn.Parameter(torch.ones(4, 3, 2, 2))
+    before = torch.optim.Adam([plain])
+    stepped(before, plain)
+    optimizer = torch.optim.Adam([weight], fused=True)
+
+    load_state(optimizer, before.state_dict())
+
+    assert optimizer.state[weight]["exp_avg"].stride() == weight.stride()
+
+
+class Mine(torch.optim.Adam):
+    """A class of a user's, of which nobody knows what its state is."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_fused"), [(torch.optim.Adam, False), (torch.optim.Adam, True), (Mine, True)]
+)
+@pytest.mark.parametrize("shape", [(1,), (3, 2)])
+def test_a_state_that_a_kernel_would_read_beyond_its_end_is_refused(kind, is_fused, shape):
+    state = begun(torch.optim.Adam).state_dict()
+    state["state"][0]["exp_avg"] = torch.zeros(shape)
+
+    with pytest.raises(ValueError, match="'exp_avg' has the shape or the dtype of no weight"):
+        load_state(kind([nn.Parameter(torch.ones(2, 3))], fused=is_fused), state)
+
+
+def test_a_state_of_more_weights_is_refused():
+    state = begun(torch.optim.Adam).state_dict()
+    state["state"][7] = state["state"][0]
+
+    with pytest.raises(ValueError, match="of more weights than there are"):
+        load_state(torch.optim.Adam([nn.Parameter(torch.ones(2, 3))]), state)

@@ -39,7 +39,11 @@ def test_names_are_those_of_the_contract():
         "CSVLogger",
         "JSONLogger",
         "TensorBoard",
+        "TrainingDisplay",
+        "LivePlot",
         "SWA",
+        "InvalidFile",
+        "Checkpoint",
         "GradientNorm",
         "Unfreeze",
     }
@@ -72,6 +76,7 @@ def test_parameters_are_those_of_the_contract():
         "clip_grad_norm",
         "accumulate",
         "random_state",
+        "deterministic",
         "warm_start",
         "verbose",
     ]

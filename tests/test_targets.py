@@ -337,6 +337,13 @@ def test_target_that_is_no_table_of_classes_is_refused(y):
         read_labels(y)
 
 
+def test_records_are_no_labels():
+    y = np.array([(1, 2), (2, 3)] * 4, dtype=[("kind", "i"), ("size", "i")])
+
+    with pytest.raises(ValueError, match=r"records .* \['kind', 'size'\]; .* `y\['kind'\]`"):
+        read_labels(y)
+
+
 def test_no_labels_at_all_are_asked_for():
     with pytest.raises(ValueError, match=r"requires y to be passed, but the target y is None"):
         classifier().fit(np.eye(3))

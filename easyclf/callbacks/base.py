@@ -202,6 +202,30 @@ class Callback:
             The state of the run.
         """
 
+    def state_dict(self) -> dict[str, object]:
+        """Give what a run that is resumed from a `Checkpoint` needs to know of the epochs before.
+
+        It is asked for at the end of an epoch, after all hooks.
+
+        Returns
+        -------
+        state : dict of str to object
+            Numbers, texts, None, tensors, and lists, tuples and dicts of them. Nothing, unless a
+            subclass says so.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state_dict` gave, after `on_train_begin` of the run that goes on.
+
+        Parameters
+        ----------
+        state : mapping of str to object
+            Its tensors are on the host.
+        """
+        if state:
+            raise ValueError(f"{type(self).__name__} takes over no state; got {sorted(state)}.")
+
 
 # What hooks of Keras and skorch are given.
 _FOREIGN_ARGUMENTS = ("epoch", "batch", "logs", "net", "trainer", "pl_module")
@@ -278,10 +302,15 @@ class Hooks:
     @property
     def run_user_code(self) -> bool:
         """Whether a callback is not of easyclf's own classes, whatever it says of itself."""
+        return any(map(_is_of_users, self._callbacks))
+
+    @property
+    def run_user_code_in_steps(self) -> bool:
+        """Whether such a callback is called within epochs, and not only between them."""
         return any(
-            not type(callback).__module__.startswith("easyclf.callbacks.")
-            or isinstance(callback, LambdaCallback)
+            _is_of_users(callback) and _overrides(callback, name)
             for callback in self._callbacks
+            for name in ("on_batch_begin", "on_batch_end")
         )
 
     def may_change(self, *names: str) -> bool:
@@ -320,13 +349,14 @@ def _check_hook(function: types.FunctionType, name: str, *, has_self: bool) -> N
     Raises
     ------
     TypeError
-        If it needs more than one argument, or calls the first one as other libraries do.
+        If it takes none or needs more than one, or calls the first one as other libraries do.
     """
     parameters = list(inspect.signature(function).parameters.values())[has_self:]
     given = [parameter for parameter in parameters if parameter.kind in _POSITIONAL]
     needed = [parameter for parameter in given if parameter.default is parameter.empty]
     is_foreign = any(parameter.name in _FOREIGN_ARGUMENTS for parameter in given)
-    if len(needed) > 1 or is_foreign:
+    takes_none = not given and not any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(needed) > 1 or is_foreign or takes_none:
         shown = ", ".join(map(str, given))
         raise TypeError(
             f"{name} takes ({shown}); a hook takes one argument, the state of the run: "
@@ -367,6 +397,11 @@ def give_results(callback: object, results: Mapping[str, object]) -> None:
     if results:
         vars(callback).setdefault("_names_before_run", frozenset(vars(callback)))
         vars(callback).update(results)
+
+
+def _is_of_users(callback: Callback) -> bool:
+    is_own = type(callback).__module__.startswith("easyclf.callbacks.")
+    return not is_own or isinstance(callback, LambdaCallback)
 
 
 def _overrides(callback: Callback, name: str) -> bool:

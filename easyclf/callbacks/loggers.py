@@ -70,6 +70,7 @@ class AccuracyLogger(Callback):
         self._names: list[str] | None = None
         self._unprinted: str | None = None
         self._best: tuple[float, int] | None = None
+        self._n_before = len(state.history)
         self._losses: list[torch.Tensor] = []
 
     @property
@@ -90,6 +91,7 @@ class AccuracyLogger(Callback):
         """Print the epoch if it is its turn."""
         is_first = self._names is None
         if self._names is None:
+            self._look_back(state)
             others = [name for name in state.logs if name not in state.quantities]
             self._names = [name for name in (*state.quantities, *others) if name in state.logs]
         mark, loss = "", state.logs.get("val_loss", math.nan)
@@ -103,6 +105,13 @@ class AccuracyLogger(Callback):
             self._unprinted = None
         else:
             self._unprinted = line
+
+    def _look_back(self, state: TrainingState) -> None:
+        """Find the best epoch of those before this process, where a run was resumed."""
+        earlier = state.history[self._n_before : -1]
+        for row in earlier:
+            if row.get("val_loss", math.nan) < (math.inf if self._best is None else self._best[0]):
+                self._best = (row["val_loss"], int(row["epoch"]))
 
     def on_train_end(self, state: TrainingState) -> None:
         """Print the last epoch, and why training stopped, or which epoch was the best."""
@@ -176,6 +185,8 @@ class ProgressBar(Callback):
         self._bar: Any = tqdm(
             total=total, unit="step", delay=self.delay, leave=None, disable=not is_main_process()
         )
+        # In a notebook tqdm does not know its own word for "unless it stands below another bar".
+        self._bar.leave = not getattr(self._bar, "pos", 0)
 
     def on_epoch_begin(self, state: TrainingState) -> None:
         """Say which epoch it is."""
@@ -197,6 +208,11 @@ class ProgressBar(Callback):
         }
         self._bar.set_postfix(figures, refresh=False)
 
+    def on_train_end(self, state: TrainingState) -> None:
+        """Fill the bar of a training that was stopped: a notebook shows the rest as a fault."""
+        if state.stop_reason is not None:
+            self._bar.total = self._bar.n
+
     def _move(self, state: TrainingState) -> None:
         self._bar.update(state.step - self._n_shown)
         self._n_shown = state.step
@@ -217,6 +233,21 @@ def is_watched() -> bool:
     """Whether somebody looks on: in a terminal or a notebook, and in the main process."""
     if not is_main_process():
         return False
+    return is_in_notebook() or (sys.stderr is not None and sys.stderr.isatty())
+
+
+def is_in_notebook() -> bool:
+    """Whether this is a kernel of Jupyter's."""
     shell = sys.modules.get("IPython")
-    in_notebook = shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
-    return in_notebook or (sys.stderr is not None and sys.stderr.isatty())
+    return shell is not None and type(shell.get_ipython()).__name__ == "ZMQInteractiveShell"
+
+
+def shown_by(verbose: int | str, *, is_shown_otherwise: bool) -> list[Callback]:
+    """List the callbacks that show the progress of a fit, as `verbose` of the estimator says.
+
+    Under "auto" there is none where it `is_shown_otherwise`.
+    """
+    if verbose == "auto":
+        return [ProgressBar(delay=1.5)] if is_watched() and not is_shown_otherwise else []
+    shown: list[list[Callback]] = [[], [ProgressBar()], [AccuracyLogger()]]
+    return shown[int(verbose)]

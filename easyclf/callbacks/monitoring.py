@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
@@ -18,7 +19,14 @@ def check_measured(callback: object, monitor: str, state: TrainingState) -> None
     ------
     ValueError
         It names the quantities that will be.
+    TypeError
+        If it is no name, such as a number that was meant for another parameter.
     """
+    if not isinstance(monitor, str):
+        raise TypeError(
+            f"`monitor` of {type(callback).__name__} is {monitor!r}; expected the name of a "
+            f"quantity, one of {list(state.quantities)}. Give other parameters by their names."
+        )
     if monitor in state.quantities:
         return
     is_validated = any(name.startswith("val_") for name in state.quantities)
@@ -54,6 +62,19 @@ def sign_of(monitor: str, mode: str, state: TrainingState) -> float:
     if mode not in _SIGNS:
         raise ValueError(f"`mode` must be 'auto', 'min' or 'max'; got {mode!r}.")
     return _SIGNS[mode]
+
+
+def is_of_another_quantity(state: Mapping[str, object], watched: list[object]) -> bool:
+    """Tell whether the state of a callback counts what its new settings do not watch.
+
+    Parameters
+    ----------
+    state : mapping of str to object
+        As `state_dict` gave it, with the name and the sign of the quantity under "watched".
+    watched : list of object
+        Those of the present run.
+    """
+    return state.get("watched", watched) != watched
 
 
 def check_at_least(minimum: float, **values: object) -> None:

@@ -64,6 +64,8 @@ def _advice(entry: object) -> str:
     kind = entry if inspect.isclass(entry) else type(entry)
     if inspect.isclass(entry) and issubclass(kind, Callback):
         return f"; did you mean `{kind.__name__}()`?"
+    if hasattr(kind, "on_fit_task_end"):
+        return "; callbacks of scikit-learn's protocol are given to `set_callbacks`."
     if kind.__module__ == "torch.optim.lr_scheduler":
         return f"; use `LRScheduler({kind.__name__!r})`, with its arguments beside the name."
     if kind.__name__ in FOREIGN_CALLBACKS:

@@ -13,6 +13,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
+from easyclf.callbacks.sklearn_bridge import are_tasks_told
 from easyclf.displays import LearningRateDisplay
 from easyclf.exceptions import TrainingDiverged
 from easyclf.state import TrainingState
@@ -82,6 +83,8 @@ def find_learning_rate(
     test = RangeTest(low, high, n_steps)
     settings = {"metrics": None, "validation_split": 0.0, "warm_start": False, "verbose": 0}
     tried = clone(estimator).set_params(callbacks=None)
+    if are_tasks_told(tried):
+        tried.set_callbacks()  # a test is no fit to be told of
     with contextlib.suppress(TrainingDiverged):  # so it ends where the rate is too high
         # An epoch has at least one step.
         tried.fit(X, y, sample_weight, callbacks=[test], epochs=n_steps, **settings)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import warnings
 from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from easyclf.callbacks.base import Callback
+from easyclf.persistence import PathLike, check_path
 from easyclf.state import TrainingState
 
 Row = dict[str, float]
-PathLike = str | os.PathLike[str]
 
 
 def row_of(state: TrainingState) -> Row:
@@ -30,7 +31,10 @@ def check_folder(path: PathLike, owner: str) -> Path:
     ------
     FileNotFoundError
         It names the folder.
+    TypeError
+        If it is no path.
     """
+    check_path(path, "runs/first")
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
@@ -38,6 +42,16 @@ def check_folder(path: PathLike, owner: str) -> Path:
             "it first."
         )
     return path
+
+
+@contextmanager
+def telling_who_writes(owner: str, path: PathLike) -> Iterator[None]:
+    """Have errors of files say which callback was to write what."""
+    try:
+        yield
+    except OSError as error:
+        error.add_note(f"{owner} cannot write {str(path)!r}.")
+        raise
 
 
 class FileLogger(Callback):
@@ -49,11 +63,9 @@ class FileLogger(Callback):
     def on_train_begin(self, state: TrainingState) -> None:
         """Open the file, before any work that a missing folder could lose."""
         path = check_folder(self.path, type(self).__name__)
-        try:
+        self._n_written = len(state.history)
+        with telling_who_writes(type(self).__name__, path):
             self._stream = self._open(path)
-        except OSError as error:
-            error.add_note(f"{type(self).__name__} cannot write {str(path)!r}.")
-            raise
 
     @abstractmethod
     def _open(self, path: Path) -> IO[str]:
@@ -65,10 +77,24 @@ class FileLogger(Callback):
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch; a file that fails now costs a warning, not the run."""
+        # Before it those of other processes, where a run was resumed.
+        self._write_all([*self._missing(state, -1), row_of(state)], len(state.history))
+
+    def on_train_end(self, state: TrainingState) -> None:
+        """Write what a run had measured that was resumed after its end."""
+        self._write_all([*self._missing(state, None)], len(state.history))
+
+    def _missing(self, state: TrainingState, stop: int | None) -> Iterable[Row]:
+        """The rows of the history, up to one of them, that the file has not."""
+        return state.history[self._n_written : stop]
+
+    def _write_all(self, rows: list[Row], n_written: int) -> None:
         if self._stream is None:
             return
         try:
-            self._write(self._stream, row_of(state))
+            for row in rows:
+                self._write(self._stream, row)
+            self._n_written = n_written
             self._stream.flush()
         except OSError as error:
             warnings.warn(
@@ -134,6 +160,9 @@ class CSVLogger(FileLogger):
             with path.open(newline="", encoding="utf-8") as stream:
                 self._columns = next(csv.reader(stream), None)
         return path.open("a" if self.append else "w", newline="", encoding="utf-8")
+
+    def _missing(self, state: TrainingState, stop: int | None) -> Iterable[Row]:
+        return () if self.append else super()._missing(state, stop)
 
     def _write(self, stream: IO[str], row: Row) -> None:
         writer = csv.writer(stream)

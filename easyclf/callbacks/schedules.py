@@ -7,7 +7,7 @@ import inspect
 import math
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeGuard, cast
 
 import torch
@@ -127,6 +127,7 @@ class LRScheduler(Callback):
         self._rates = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._n_warm = self._count_warm_steps(state)
         self._n_steps, self._has_begun = 0, False
+        self._figures: list[float] = []
         self._ready: deque[list[dict[str, Any]]] = deque()
         arguments = self._fill_in(state)
         # Made now, also where it waits for the warm-up, so that torch refuses what it refuses.
@@ -251,14 +252,15 @@ class LRScheduler(Callback):
         elif self._n_steps < self._n_warm:
             self._n_steps += 1
             for group, rate in zip(state.optimizer.param_groups, self._rates, strict=False):
-                _set(group, "lr", rate * (self._n_steps / self._n_warm))
+                set_number(group, "lr", rate * (self._n_steps / self._n_warm))
         elif self._is_per_step:
             self._advance(state.optimizer)
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Give a scheduler that waits for a plateau its figure."""
         if self._is_plateau and self._has_begun:
-            self._course.look_ahead(state.logs[self.monitor])
+            self._figures.append(state.logs[self.monitor])
+            self._course.look_ahead(self._figures[-1])
 
     def _advance(self, optimizer: torch.optim.Optimizer) -> None:
         """Begin the schedule, or give it its next step."""
@@ -267,6 +269,22 @@ class LRScheduler(Callback):
         self._has_begun = True
         self._course.set(optimizer)
         if self._course.is_ahead:
+            self._ready = self._course.coming
+
+    def state_dict(self) -> dict[str, object]:
+        """Give how far the schedule is: its steps follow from their number, and from figures."""
+        return {
+            "n_warm": min(self._n_steps, self._n_warm),
+            "n_steps": self._course.n_set,
+            "figures": self._figures,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the steps again, without an optimizer."""
+        self._n_steps, self._figures = state["n_warm"], list(state["figures"])
+        self._has_begun = state["n_steps"] > 0
+        self._course.pass_over(state["n_steps"], self._figures)
+        if self._has_begun and self._course.is_ahead:
             self._ready = self._course.coming
 
     def close(self, state: TrainingState) -> None:
@@ -317,6 +335,7 @@ class _Course:
         self._n_ahead, self.is_ahead = n_ahead, n_ahead > 0
         self._schedule = make(stand_in)
         self.coming = deque([self._changes()])
+        self._n_made = 1
 
     def _changes(self) -> list[dict[str, Any]]:
         """What the last step changed in each group, without the notes of the schedule."""
@@ -340,113 +359,28 @@ class _Course:
             for _ in range(n_steps):
                 self._schedule.step(*figures)
                 self.coming.append(self._changes())
+        self._n_made += n_steps
         self._n_ahead -= n_steps
+
+    @property
+    def n_set(self) -> int:
+        """Steps that were taken and were due."""
+        return self._n_made - len(self.coming)
+
+    def pass_over(self, n_steps: int, figures: Sequence[float]) -> None:
+        """Take steps that were due before; `figures` are those that they waited for, if they do."""
+        for number in range(n_steps):
+            self.look_ahead(*figures[number - 1 : number])
+            self.coming.popleft()
+        if figures:
+            self.look_ahead(figures[-1])
 
     def set(self, optimizer: torch.optim.Optimizer) -> None:
         """Set what the step that is due has changed; nothing if none is."""
         if self.coming:
             for group, changes in zip(optimizer.param_groups, self.coming.popleft(), strict=False):
                 for name, value in changes.items():
-                    _set(group, name, value)
-
-
-class ReduceLROnPlateau(Callback):
-    """Lower the learning rate when a quantity no longer improves, counted as Keras does.
-
-    Parameters
-    ----------
-    monitor : str, default="val_loss"
-        The quantity.
-    factor : float, default=0.1
-        The rate is multiplied by it.
-    patience : int, default=10
-        Epochs without improvement after which the rate is lowered.
-    min_delta : float, default=0.0001
-        An epoch improves when it is better than the best one by more than this.
-    cooldown : int, default=0
-        Epochs after a lowering in which nothing is counted.
-    min_lr : float, default=0
-        The rate is never lowered below it.
-    mode : {"auto", "min", "max"}, default="auto"
-        Whether less or more is better; "auto" knows it by the name.
-
-    Raises
-    ------
-    ValueError
-        At the start of `fit`, if the quantity will not be measured.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_iris
-    >>> from easyclf import Estimator, ReduceLROnPlateau
-    >>> X, y = load_iris(return_X_y=True)
-    >>> plateau = ReduceLROnPlateau("loss", factor=0.5, patience=1, min_delta=10)
-    >>> clf = Estimator(lr=0.1, epochs=4, callbacks=[plateau]).fit(X, y)
-    >>> clf.history_["lr"].tolist()
-    [0.1, 0.1, 0.05, 0.025]
-    """
-
-    changes = "learning rate"
-
-    def __init__(
-        self,
-        monitor: str = "val_loss",
-        factor: float = 0.1,
-        patience: int = 10,
-        min_delta: float = 1e-4,
-        cooldown: int = 0,
-        min_lr: float = 0,
-        mode: str = "auto",
-    ) -> None:
-        self.monitor = monitor
-        self.factor = factor
-        self.patience = patience
-        self.min_delta = min_delta
-        self.cooldown = cooldown
-        self.min_lr = min_lr
-        self.mode = mode
-
-    def on_train_begin(self, state: TrainingState) -> None:
-        """Check the settings and forget an earlier run."""
-        check_measured(self, self.monitor, state)
-        check_at_least(
-            0,
-            factor=self.factor,
-            patience=self.patience,
-            min_delta=self.min_delta,
-            cooldown=self.cooldown,
-            min_lr=self.min_lr,
-        )
-        if self.factor >= 1:
-            raise ValueError(f"`factor` must be less than 1; got {self.factor!r}.")
-        self._sign = sign_of(self.monitor, self.mode, state)
-        self._best: float | None = None
-        self._waited = self._cooling = 0
-
-    def on_epoch_end(self, state: TrainingState) -> None:
-        """Count the epoch, and lower the rate if it is time."""
-        if self._cooling:
-            self._cooling -= 1
-            self._waited = 0
-        figure = state.logs[self.monitor]
-        if self._is_better(figure):
-            self._best, self._waited = figure, 0
-        elif not self._cooling:
-            self._waited += 1
-            if self._waited >= self.patience:
-                self._lower(state.optimizer)
-
-    def _is_better(self, figure: float) -> bool:
-        if self._best is None:
-            # As Keras, which begins with infinity: a NaN is no improvement.
-            return not math.isnan(figure)
-        return self._sign * figure > self._sign * self._best + self.min_delta
-
-    def _lower(self, optimizer: torch.optim.Optimizer) -> None:
-        for group in optimizer.param_groups:
-            if float(group["lr"]) > self.min_lr:
-                _set(group, "lr", max(float(group["lr"]) * self.factor, self.min_lr))
-                self._cooling, self._waited = self.cooldown, 0
+                    set_number(group, name, value)
 
 
 class _FunctionSchedule:
@@ -475,7 +409,7 @@ class _FunctionSchedule:
                 "expected a learning rate, a finite number of at least 0."
             )
         for group, ratio in zip(self._optimizer.param_groups, self._ratios, strict=True):
-            _set(group, "lr", rate * ratio)
+            set_number(group, "lr", rate * ratio)
 
 
 def _resolve(schedule: object) -> Callable[..., Any]:
@@ -576,7 +510,7 @@ def _with_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _set(group: dict[str, Any], name: str, value: object) -> None:
+def set_number(group: dict[str, Any], name: str, value: object) -> None:
     """Set a number of a group; one that is a tensor stays that tensor."""
     if isinstance(group[name], torch.Tensor):
         group[name].fill_(value)

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
+from easyclf.callbacks.monitoring import (
+    check_at_least,
+    check_measured,
+    is_of_another_quantity,
+    sign_of,
+)
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 
@@ -103,6 +111,7 @@ class EarlyStopping(Callback):
         self._sign = sign_of(self.monitor, self.mode, state)
         self.stopped_epoch_ = None
         self._best: Snapshot | None = None
+        self._snapshot = partial(Snapshot, state.module)
         if self._goes_on(state):
             if self.best_epoch_ is not None:
                 # The last fit has ended with the best weights.
@@ -158,9 +167,33 @@ class EarlyStopping(Callback):
         if not self.restore_best_weights:
             return
         if self._best is None:
-            self._best = Snapshot(state.module)
+            self._best = self._snapshot()
         else:
             self._best.take()
+
+    def state_dict(self) -> dict[str, object]:
+        """Give what was counted so far, and the best weights."""
+        return {
+            "watched": [self.monitor, self._sign],
+            "best_score": self.best_score_,
+            "best_epoch": self.best_epoch_,
+            "stopped_epoch": self.stopped_epoch_,
+            "waited": self._waited,
+            "compared": self._compared,
+            "last_seen": vars(self).get("_last_seen"),
+            "best": None if self._best is None else self._best.values,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting; begin afresh where another quantity is watched now."""
+        if is_of_another_quantity(state, [self.monitor, self._sign]):
+            return
+        self.best_score_, self.best_epoch_ = state["best_score"], state["best_epoch"]
+        self.stopped_epoch_, self._waited = state["stopped_epoch"], state["waited"]
+        self._compared, self._last_seen = state["compared"], state["last_seen"]
+        if state["best"] is not None and self.restore_best_weights:
+            self._best = self._snapshot()
+            self._best.load(state["best"])
 
     def on_train_end(self, state: TrainingState) -> None:
         """Put the best weights back."""
@@ -169,6 +202,7 @@ class EarlyStopping(Callback):
     def close(self, state: TrainingState) -> None:
         """Put the best weights back after an interruption too."""
         self._restore()
+        vars(self).pop("_snapshot", None)
 
     def _restore(self) -> None:
         best, self._best = getattr(self, "_best", None), None

@@ -6,8 +6,9 @@ import warnings
 from typing import Any
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.records import PathLike, check_folder, row_of
+from easyclf.callbacks.records import check_folder, row_of, telling_who_writes
 from easyclf.checks import import_optional
+from easyclf.persistence import PathLike
 from easyclf.state import TrainingState
 
 
@@ -48,8 +49,9 @@ class TensorBoard(Callback):
             from torch.utils.tensorboard import SummaryWriter
 
         path = check_folder(self.log_dir, "TensorBoard")
-        path.mkdir(exist_ok=True)
-        self._writer: Any = SummaryWriter(str(path))
+        with telling_who_writes("TensorBoard", path):
+            path.mkdir(exist_ok=True)
+            self._writer: Any = SummaryWriter(str(path))
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Write the epoch."""

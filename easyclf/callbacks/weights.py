@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -56,6 +57,18 @@ class _AveragedWeights:
             for n in set(range(len(averages))).difference(places):
                 averages[n].copy_(present[n])
         self._n_updates += 1
+
+    def state_dict(self) -> dict[str, object]:
+        """Give the average, and how often it was renewed."""
+        averages = None if self._averages is None else self._averages.values
+        return {"n_updates": self._n_updates, "averages": averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with an average."""
+        self._n_updates = state["n_updates"]
+        if state["averages"] is not None:
+            self._averages = Snapshot(self._module)
+            self._averages.load(state["averages"])
 
     def put_in(self) -> bool:
         """Put the average in the place of the weights; False if it is there, or there is none."""
@@ -120,6 +133,14 @@ class EMA(Callback):
     def on_batch_end(self, state: TrainingState) -> None:
         """Take the step into the average."""
         self._weights.update()
+
+    def state_dict(self) -> dict[str, object]:
+        """Give the average."""
+        return self._weights.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the average."""
+        self._weights.load_state_dict(state)
 
     def close(self, state: TrainingState) -> None:
         """Let go of the average."""
@@ -197,6 +218,14 @@ class SWA(Callback):
             self._weights.update()
         if self._weights.put_in() and self._needs_rows:
             update_bn(([batch.x] for batch in state.batches()), _Caller(state.module).eval())
+
+    def state_dict(self) -> dict[str, object]:
+        """Give the average."""
+        return self._weights.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on with the average."""
+        self._weights.load_state_dict(state)
 
     def close(self, state: TrainingState) -> None:
         """Let go of the average."""

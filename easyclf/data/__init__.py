@@ -9,6 +9,7 @@ from easyclf.data.reader import Reader
 from easyclf.data.rows import Rows
 from easyclf.data.schema import RowSchema
 from easyclf.data.slices import SliceDataset
+from easyclf.data.storing import describe_format, describe_schema, make_format, make_schema
 
 __all__ = [
     "Batch",
@@ -24,4 +25,8 @@ __all__ = [
     "Source",
     "SplitLike",
     "check_validation",
+    "describe_format",
+    "describe_schema",
+    "make_format",
+    "make_schema",
 ]

@@ -95,6 +95,8 @@ class Source(ABC):
 
     # Whether a pass that was cut short can be begun again, and gives the same rows.
     can_begin_again: ClassVar[bool] = False
+    # The number of passes that came before the next one, where that decides which rows it has.
+    position: int = 0
 
     @abstractmethod
     def n_batches(self, batch_size: int, min_rows: int = 1) -> int | None:

@@ -40,7 +40,7 @@ class BoundedSource(Source):
 
     def __init__(self, source: Source, n_batches: int, seed: int, n_epochs: int) -> None:
         self._source, self._n_batches, self._seed = source, n_batches, seed
-        self._n_epochs = n_epochs
+        self.position = n_epochs
         self._n_passes: int | None = None
         self._reading: Generator[Batch] | None = None
         self._order: _OngoingOrder | None = None
@@ -51,8 +51,8 @@ class BoundedSource(Source):
     def batches(
         self, batch_size: int, order: Order = IN_ORDER, min_rows: int = 1
     ) -> Iterator[Batch]:
-        begin = self._n_epochs * self._n_batches
-        self._n_epochs += 1
+        begin = self.position * self._n_batches
+        self.position += 1
         n_begun = 0
         if self._order is not None:
             self._order.go_on(order.seed)

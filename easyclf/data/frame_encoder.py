@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any, TypeAlias
@@ -175,6 +175,52 @@ class FrameEncoder:
             parts.append(self._encoder.transform(categories))
         return np.hstack(parts)
 
+    def learned(self) -> dict[str, Any]:
+        """Give what was learned, as plain values and arrays that a file can hold."""
+        learned: dict[str, Any] = {
+            "dtypes": self._dtypes,
+            "categorical": self._categorical,
+            "reads_numbers": self._reads_numbers,
+        }
+        if not all(self._categorical):
+            learned["medians"] = self._imputer.statistics_
+            learned["with_gaps"] = self._imputer.indicator_.features_
+        if any(self._categorical):
+            learned["categories"] = [part.tolist() for part in self._encoder.categories_]
+            infrequent = self._encoder.infrequent_categories_
+            learned["infrequent"] = [[] if p is None else p.tolist() for p in infrequent]
+        return learned
+
+    @classmethod
+    def of_learned(cls, learned: Mapping[str, Any]) -> FrameEncoder:
+        """Make the encoder that has learned this.
+
+        scikit-learn's encoders are fitted to a few rows that teach them the same, since what they
+        keep differs from version to version.
+        """
+        from sklearn.impute import SimpleImputer
+        from sklearn.preprocessing import OneHotEncoder
+
+        encoder = cls()
+        encoder._dtypes = dict(learned["dtypes"])
+        encoder._categorical = list(learned["categorical"])
+        encoder._reads_numbers = list(learned["reads_numbers"])
+        if not all(encoder._categorical):
+            numbers = np.repeat(np.asarray(learned["medians"], dtype=np.float64)[None], 2, axis=0)
+            numbers[1, learned["with_gaps"]] = np.nan
+            encoder._imputer = SimpleImputer(
+                strategy="median", add_indicator=True, keep_empty_features=True
+            ).fit(numbers)
+        if any(encoder._categorical):
+            categories = [np.asarray(part, dtype=object) for part in learned["categories"]]
+            encoder._encoder = OneHotEncoder(
+                categories=categories,
+                handle_unknown="infrequent_if_exist",
+                min_frequency=1,
+                sparse_output=False,
+            ).fit(_rows_of(categories, learned["infrequent"]))
+        return encoder
+
     def names_out(self) -> list[str]:
         """List the names of the columns that `transform` makes, in scikit-learn's words."""
         columns = list(zip(self._dtypes, self._categorical, strict=True))
@@ -237,6 +283,17 @@ class FrameEncoder:
             np.column_stack(numbers) if numbers else empty,
             np.column_stack(categories) if categories else empty,
         )
+
+
+def _rows_of(categories: list[NDArray[Any]], infrequent: list[list[str]]) -> NDArray[Any]:
+    """Rows of shape (n_rows, n_columns) that have each category but the infrequent ones."""
+    n_rows = max(1, *map(len, categories))
+    columns = []
+    for of_column, rare in zip(categories, infrequent, strict=True):
+        frequent = [category for category in of_column if category not in set(rare)]
+        no_category = max(of_column, key=len) + "?"
+        columns.append(frequent + [no_category] * (n_rows - len(frequent)))
+    return np.asarray(columns, dtype=object).T
 
 
 def _warn_of_free_text(names: list[str], categories: NDArray[Any]) -> None:

@@ -6,6 +6,7 @@ import inspect
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sized
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 from torch.utils.data import (
@@ -49,7 +50,7 @@ def check_options(options: Mapping[str, Any], X: object) -> None:
     TypeError
         If the name of an option is unknown, or not the user's to set.
     ValueError
-        If no loader is made for X.
+        If no loader is made for X, or no such number of workers.
     """
     names = [name for name in inspect.signature(DataLoader).parameters if name not in _OWN_OPTIONS]
     for name in options:
@@ -64,6 +65,11 @@ def check_options(options: Mapping[str, Any], X: object) -> None:
                 f"`loader__{name}` is not a parameter of torch.utils.data.DataLoader"
                 f"{did_you_mean(name, names, 'loader__')}"
             )
+    n_workers = options.get("num_workers", 0)
+    if not isinstance(n_workers, Integral) or n_workers < 0:
+        raise ValueError(
+            f"`loader__num_workers` must be an integer of at least 0; got {n_workers!r}."
+        )
     if options and isinstance(X, DataLoader):
         raise ValueError(
             f"`loader__{next(iter(options))}` is given, but X is a DataLoader, which has its own "

@@ -132,7 +132,7 @@ class Reader:
         check_options(self._loader_options, X)
         self.class_names = class_names(X)
         counts = _rows_that_count(X, sample_weight)
-        with _unseen_draws(X):
+        with _unseen_draws(X, waits=True):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
             self._teaching = None
             if holdout is not None and self.schema is None and is_frame(X):
@@ -343,10 +343,10 @@ def _refuse_lazy(X: object) -> None:
         )
 
 
-def _unseen_draws(X: object) -> AbstractContextManager[None]:
+def _unseen_draws(X: object, *, waits: bool = False) -> AbstractContextManager[None]:
     """Leave the random states as they are while a dataset, which may draw, is looked at."""
     if kind_of(X).holds_labels:
-        return isolated(0, HOST, waits=False)
+        return isolated(0, HOST, waits=waits)
     return nullcontext()
 
 

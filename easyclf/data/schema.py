@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
 from easyclf.data.frame_encoder import FrameEncoder
-from easyclf.nested import Shapes
+from easyclf.nested import Shapes, Tensors
 
 # An array or a sparse matrix, as scikit-learn gives it back: neither it nor SciPy has types.
 Checked: TypeAlias = Any
@@ -61,6 +61,32 @@ class RowSchema(NamedTuple):
         if not isinstance(width, int):
             return None
         return [f"x{column}" for column in range(width)] if names is None else list(names)
+
+    def blank_rows(self, n_rows: int) -> Tensors:
+        """Make rows of zeros of this look, of shape (n_rows, ...), in float32."""
+        return self.made_up(lambda name, shape: torch.zeros(n_rows, *shape))
+
+    def made_up(self, make: Callable[[str | int | None, Sequence[int]], torch.Tensor]) -> Tensors:
+        """Make rows of this look, of shape (n_rows, ...).
+
+        Parameters
+        ----------
+        make : callable
+            It is given the name or place of each of several inputs, None for the only one, and
+            the shape of a row of it, and makes the tensor of its rows.
+
+        Returns
+        -------
+        rows : Tensor of shape (n_rows, ...), or dict or tuple of them
+            As a module is given them.
+        """
+        shape = self.shape
+        if isinstance(shape, dict):
+            return {name: make(name, part) for name, part in shape.items()}
+        several = [part for part in shape if isinstance(part, tuple)]
+        if several:
+            return tuple(make(place, part) for place, part in enumerate(several))
+        return make(None, [part for part in shape if isinstance(part, int)])
 
     def refuse_other(self, schema: RowSchema, estimator_name: str) -> None:
         """Refuse rows of another shape.

@@ -32,6 +32,8 @@ _GATHERED_NUMBERS = 2**16
 _CENTRED_NUMBERS = 2**18
 
 # Dtypes that scikit-learn's checks leave as they are.
+# So many shapes of a list say what is wrong with it.
+_MOST_SHAPES = 4
 _PLAIN_DTYPES = (np.float32, np.float64, np.int64, np.uint8)
 
 
@@ -117,9 +119,11 @@ def _explain(X: object, error: ValueError) -> None:
         return
     _refuse_ragged_rows(X, error)
     if isinstance(X, list) and all(getattr(part, "ndim", 0) for part in X):
+        shapes = [tuple(part.shape) for part in X]
+        shown = f"{shapes[:_MOST_SHAPES]}{'...' * (len(X) > _MOST_SHAPES)}"
         raise ValueError(
-            f"`X` is a list of {len(X)} arrays of shapes {[tuple(part.shape) for part in X]}; give "
-            "several inputs as a tuple or a dict."
+            f"`X` is a list of {len(X)} arrays of shapes {shown}; give several inputs as a tuple "
+            "or a dict, and rows of different lengths as one array, filled up to one length."
         ) from error
     _refuse_text(X, error)
 

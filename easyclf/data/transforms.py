@@ -49,6 +49,11 @@ class Preprocessing:
         Where the batches are.
     name : str
         The parameter, for messages.
+
+    Attributes
+    ----------
+    transform : callable
+        The transform itself; a module is a copy, on the device.
     """
 
     def __init__(
@@ -59,21 +64,21 @@ class Preprocessing:
             is_for_host = device.type == HOST.type
             copied = copied_to_host(transform) if is_for_host else copy.deepcopy(transform)
             transform = copied.to(device).train(name == "augment")
-        self._transform, self._name = transform, name
+        self.transform, self._name = transform, name
 
     @property
     def is_vision(self) -> bool:
         """Whether it begins with a transform of torchvision's."""
-        return is_vision(self._transform)
+        return is_vision(self.transform)
 
     @torch.no_grad()
     def __call__(self, x: Tensors) -> Tensors:
         """Transform a batch of shape (n_rows, ...)."""
-        return _checked(_called(self._transform, x, self._name), x, self._name)
+        return _checked(_called(self.transform, x, self._name), x, self._name)
 
     def to(self, device: torch.device) -> Preprocessing:
         """Make a copy for another device."""
-        return Preprocessing(self._transform, device, self._name)
+        return Preprocessing(self.transform, device, self._name)
 
 
 class Augmentation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.util
 from collections.abc import Generator
 from typing import Any
 
@@ -12,6 +13,13 @@ from torch.utils.data import DataLoader
 # error for a worker that died. tests/data/test_workers.py compares them with torch's.
 _PASSED_ON = "Caught"
 _WORKER_DIED = "DataLoader worker (pid"
+_TIMED_OUT = "DataLoader timed out"
+# Words of torch's errors where the memory that processes share is full.
+_SHARED_MEMORY_FULL = (
+    "unable to write to file </torch",
+    "unable to allocate shared memory",
+    "out of shared memory",
+)
 
 
 def iterate(loader: DataLoader[Any]) -> Generator[Any]:
@@ -22,7 +30,9 @@ def iterate(loader: DataLoader[Any]) -> Generator[Any]:
     RuntimeError
         If a worker died, with what to do about it.
     """
-    iterator = iter(loader)
+    if getattr(loader, "num_workers", 0):
+        keep_sockets_together()
+    iterator = _begun(loader)
     try:
         yield from iterator
     except (EOFError, ConnectionError) as error:
@@ -30,12 +40,53 @@ def iterate(loader: DataLoader[Any]) -> Generator[Any]:
             raise
         raise dead_worker(error) from error
     except RuntimeError as error:
-        if not says_worker_died(error):
-            raise
-        raise dead_worker(error) from error
+        if says_worker_died(error):
+            raise dead_worker(error) from error
+        advise(error)
+        raise
     finally:
         if not getattr(loader, "persistent_workers", False):
             shut_down(iterator)
+
+
+def _begun(loader: DataLoader[Any]) -> Any:
+    """Begin a loader; an error of sending its dataset to workers says what to do."""
+    try:
+        return iter(loader)
+    except Exception as error:
+        if getattr(loader, "num_workers", 0):
+            error.add_note(
+                "Raised when workers were begun, which are sent the dataset where they are not "
+                "forked: use functions and classes at the top level of a module in place of "
+                "lambdas and local ones, or no workers, `loader__num_workers=0`."
+            )
+        raise
+
+
+def advise(error: RuntimeError) -> None:
+    """Add to an error of torch's what to do about workers that hang or share too much memory."""
+    text = str(error)
+    if text.startswith(_TIMED_OUT):
+        error.add_note(
+            "A worker gave no batch in that time: raise `loader__timeout`, or look for what the "
+            "dataset waits for with `loader__num_workers=0`."
+        )
+    elif any(words in text for words in _SHARED_MEMORY_FULL):
+        error.add_note(
+            "Workers hand over batches in shared memory, which is full: give /dev/shm more room "
+            "(docker run --shm-size=2g), or use fewer workers or smaller batches; "
+            "`loader__num_workers=0` needs none."
+        )
+
+
+def keep_sockets_together() -> None:
+    """Have workers make the sockets through which they send tensors in a folder of this process.
+
+    Else each makes a folder of its own, which stays where it is killed. The function is not
+    documented; without it those stay.
+    """
+    with contextlib.suppress(AttributeError, OSError):
+        multiprocessing.util.get_temp_dir()
 
 
 def says_worker_died(error: BaseException) -> bool:

@@ -16,6 +16,7 @@ from torch import nn
 from easyclf.data import Batch, InputFormat, Rows, RowSchema, Source
 from easyclf.device import HOST
 from easyclf.engine.evaluation import Evaluation, evaluate, predict_outputs
+from easyclf.engine.given import Given
 from easyclf.engine.metrics import BatchResult
 from easyclf.engine.objective import Objective
 from easyclf.heads import Head
@@ -64,7 +65,7 @@ class Fitted:
         Names of the weights that `freeze` kept as they were.
     seed : int
         The seed of the whole training, of which each epoch's follows.
-    given : dict of str to str
+    given : Given
         The module and its parameters, as the user gave them to the fit that began this training.
     class_names : list of str or None
         Names of the classes, if the dataset had them.
@@ -81,7 +82,7 @@ class Fitted:
     row_numbers: int
     frozen: list[str]
     seed: int
-    given: dict[str, str]
+    given: Given
     class_names: list[str] | None = None
 
     def __getstate__(self) -> dict[str, object]:
@@ -124,6 +125,10 @@ class Fitted:
         """Make the same with rows centred before they are cast, where the module wants that."""
         centre = module.centre.cpu().double().sum(0) if module.centre.any() else None
         return replace(self, input_format=replace(self.input_format, centre=centre))
+
+    def recentred(self) -> Fitted:
+        """Make the same with rows centred as the buffers of the module now say."""
+        return self.centred_by(self.module) if isinstance(self.module, MLP) else self
 
     def source(
         self, rows: Rows, input_format: InputFormat | None = None, *, is_kept: bool = False
@@ -176,6 +181,13 @@ class Fitted:
                 "row, at `preprocess`, and at the weights of the module."
             )
         return outputs
+
+    def pass_few(self, rows: Rows | None, n_rows: int) -> None:
+        """Pass a few rows through the module, in the way of prediction; None are rows of zeros."""
+        x = self.schema.blank_rows(n_rows) if rows is None else rows.first(n_rows)
+        with isolated(self.seed, self.device, waits=False), torch.no_grad():
+            batch = self.input_format.batch(x, None, None, is_own=rows is None)
+            self.precision.run(self.module, batch.x)
 
     def scores(self, metrics: Metrics) -> Callable[[Answered], dict[str, float]] | None:
         """Make a function of outputs that computes the metrics; None where there are none."""

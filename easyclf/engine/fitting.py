@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +17,20 @@ from torch import nn
 
 from easyclf.callbacks import Callback
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
+from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
+from easyclf.engine.compiled import CompiledForward
 from easyclf.engine.fitted import Fitted
-from easyclf.engine.given import as_given, warn_of_other_module
-from easyclf.engine.probing import ProbedModule, check_augmentation, probe_module
+from easyclf.engine.given import Given
+from easyclf.engine.identity import note_of
+from easyclf.engine.interrupts import ending_the_process
+from easyclf.engine.probing import (
+    ProbedModule,
+    check_augmentation,
+    fewest_rows,
+    probe_module,
+)
+from easyclf.engine.resuming import Resumption
 from easyclf.engine.trainer import Plan, Trainer
 from easyclf.exceptions import TapeDiffers
 from easyclf.heads import Head, build_head
@@ -27,31 +38,23 @@ from easyclf.history import History
 from easyclf.losses import LossLike
 from easyclf.metrics import Metrics
 from easyclf.mlp import MLP
-from easyclf.modules import AdaptsToRows, ModuleLike, build_module, freeze
+from easyclf.modules import AdaptsToRows, ModuleLike, freeze
 from easyclf.nested import Tensors, apply, first_of
 from easyclf.optimizers import build_optimizer, continue_from
 from easyclf.output_choice import OutputChoice, OutputLike
 from easyclf.parameters import PREFIXES, forwarded
 from easyclf.precision import resolve_precision
 from easyclf.randomness import isolated, seed_generators
+from easyclf.reordering import in_order_of_classes
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
+from easyclf.tape import Graphs
 from easyclf.targets import TargetEncoder, class_weights
+from easyclf.weights import InitialWeights
 
 # Rows that are passed through a module to see what it makes of them.
 _PROBED_ROWS = 3
 _MEASURED = ("loss", "accuracy")
-# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
-# when it has seen rows.
-_BATCH_NORMALIZATIONS = (
-    nn.BatchNorm1d,
-    nn.BatchNorm2d,
-    nn.BatchNorm3d,
-    nn.LazyBatchNorm1d,
-    nn.LazyBatchNorm2d,
-    nn.LazyBatchNorm3d,
-    nn.SyncBatchNorm,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +85,14 @@ class Settings:
     compile: bool | str
     clip_grad_norm: float | None
     accumulate: int
+    deterministic: bool
     seed: int
     follows: bool
     module_keywords: Mapping[str, Any]
     optimizer_keywords: Mapping[str, Any]
     loss_keywords: Mapping[str, Any]
     steps_per_epoch: int | None = None
+    initial_weights: InitialWeights | None = None
 
     @classmethod
     def of(
@@ -154,15 +159,17 @@ class Fitting:
             check_validation(train, valid)
         self._reader, self._encoder = reader, encoder
         self._device = resolve_device(settings.device)
+        self._graphs = Graphs(self._device) if settings.compile == "graph" else None
         self._precision = resolve_precision(settings.precision, self._device)
         self._precision.choice = OutputChoice(settings.output)
-        self._given = as_given(settings.module, settings.module_keywords)
+        self._given = Given(settings.module, settings.module_keywords)
         if previous is not None:
-            warn_of_other_module(previous.given, self._given)
+            previous.given.warn_of(self._given)
             self._given = previous.given
         self._initial: Snapshot | None = None
         self.fitted: Fitted | None = None
 
+    @ending_the_process()
     def run(self, callbacks: Sequence[Callback]) -> Fitted:
         """Put everything together and train; hooks are called in the order of the callbacks.
 
@@ -177,9 +184,15 @@ class Fitting:
         MemoryError
             If a batch does not fit into memory; it says how many rows do.
         """
+        settings = self._settings
+        resumption = self._resumption = self._find_resumption(callbacks)
+        # Their products may round otherwise, and whether they are played depends on callbacks.
+        uses_tapes = settings.compile in ("auto", "graph") and not settings.deterministic
+        uses_tapes &= not resumption.tapes_differ
         try:
-            return self._run(callbacks, uses_tapes=self._settings.compile == "auto")
+            return self._run(callbacks, uses_tapes=uses_tapes)
         except TapeDiffers as difference:
+            resumption.begin_anew()
             if self._initial is not None:
                 # Whoever makes modules for the user may give the same weights again.
                 self._initial.restore()
@@ -197,54 +210,71 @@ class Fitting:
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
         with (
             isolated(self._settings.seed, self._device),
+            deterministic_algorithms(self._settings.deterministic),
             torch.enable_grad(),
             ExitStack() as sources,
         ):
-            input_format, rows = self._place_rows()
-            # Rows that draw when they are read change no initial weights.
-            seed_generators(self._settings.seed, self._device)
-            module, frozen = self._build_module(input_format, rows)
-            min_rows = self._fewest_rows(module)
-            probed = probe_module(
-                module, rows, input_format, self._batch_size(), self._precision.choice
-            )
-            head = self._bind_head(probed, rows)
-            optimizer = self._make_optimizer(module)
-            assert self._reader.schema is not None
-            fitted = Fitted(
-                module,
-                optimizer,
-                History() if self._previous is None else copy.copy(self._previous.history),
-                head,
-                self._encoder,
-                self._precision,
-                probed.input_format.without_augment(),
-                self._reader.schema,
-                probed.row_numbers,
-                frozen,
-                self._settings.seed,
-                self._given,
-                self._reader.class_names,
-            )
-            self._check_metrics(fitted)
-            self.fitted = fitted = self._adapted(fitted)
+            fitted, train_format, min_rows = self._make_fitted()
             if uses_tapes:
-                self._initial = Snapshot(module)
-            train_format = replace(
-                fitted.input_format,
-                augment=probed.input_format.augment,
-                warns_of_rounding=self._warns_of_rounding(fitted),
-            )
+                self._initial = Snapshot(fitted.module)
             train = sources.enter_context(self._source(fitted, train_format))
-            # Its outputs hold their graph, and with it a step would look as if it had hooks.
-            del probed
             valid = None
             if self._valid is not None:
                 valid = sources.enter_context(fitted.source(self._valid, is_kept=True))
             plan = self._plan(fitted, min_rows, uses_tapes=uses_tapes)
             state = self._make_state(fitted, train.n_batches(plan.batch_size, plan.min_rows))
-            Trainer(state, self._precision, callbacks, train, valid, plan).fit()
+            trainer = (state, self._precision, callbacks, train, valid, plan, self._resumption)
+            Trainer(*trainer).fit()
         return fitted
+
+    def _make_fitted(self) -> tuple[Fitted, InputFormat, int]:
+        """What is to be trained, how its batches are made, and how few rows one may have.
+
+        The outputs that were probed end here: they hold their graph, and with it a step would
+        look as if it had hooks.
+        """
+        input_format, rows = self._place_rows()
+        # Rows that draw when they are read change no initial weights.
+        seed_generators(self._settings.seed, self._device)
+        module, frozen = self._build_module(input_format, rows)
+        min_rows = fewest_rows(module, self._train.n_rows, self._batch_size())
+        probed = probe_module(
+            module, rows, input_format, self._batch_size(), self._precision.choice
+        )
+        head = self._bind_head(probed, rows)
+        optimizer = self._make_optimizer(module)
+        assert self._reader.schema is not None
+        fitted = Fitted(
+            module,
+            optimizer,
+            History() if self._previous is None else copy.copy(self._previous.history),
+            head,
+            self._encoder,
+            self._precision,
+            probed.input_format.without_augment(),
+            self._reader.schema,
+            probed.row_numbers,
+            frozen,
+            self._settings.seed,
+            self._given,
+            self._reader.class_names,
+        )
+        self._check_metrics(fitted)
+        self.fitted = fitted = self._adapted(fitted)
+        train_format = replace(
+            fitted.input_format,
+            augment=probed.input_format.augment,
+            warns_of_rounding=self._warns_of_rounding(fitted),
+        )
+        return fitted, train_format, min_rows
+
+    def _find_resumption(self, callbacks: Sequence[Callback]) -> Resumption:
+        """Where the run is kept, and begins; the note is what a run has to have in common."""
+        settings, previous = self._settings, self._previous
+        parts = (self._train, self._valid, self._encoder.classes_)
+        history = History() if previous is None else previous.history
+        note = functools.partial(note_of, vars(settings), self._given, *parts)
+        return Resumption(callbacks, note, history, epochs=settings.epochs, seed=settings.seed)
 
     def _place_rows(self) -> tuple[InputFormat, Tensors]:
         """The format that probing begins with, and the first rows, of shape (n_probed, ...)."""
@@ -267,11 +297,8 @@ class Fitting:
         """The module on the device, and the names of the weights that are frozen now."""
         settings, previous = self._settings, self._previous
         if previous is None:
-            module = build_module(
-                settings.module,
-                settings.module_keywords,
-                input_format.row_shape(rows),
-                len(self._encoder.classes_),
+            self._given, module = self._given.built(
+                input_format.row_shape(rows), len(self._encoder.classes_), settings.initial_weights
             )
         else:
             module = copy.deepcopy(previous.module)
@@ -292,7 +319,7 @@ class Fitting:
             class_weight=class_weights(settings.class_weight, self._encoder, train.codes),
             is_weighted=train.is_weighted or (valid is not None and valid.is_weighted),
         )
-        head.to(self._device, self._precision.dtype)
+        head = in_order_of_classes(head, self._encoder).to(self._device, self._precision.dtype)
         check_augmentation(head, probed.input_format, rows, is_weighted=train.is_weighted)
         return head
 
@@ -370,6 +397,7 @@ class Fitting:
             and (self._valid is None or self._valid.can_repeat),
             runs_user_code=self._runs_user_code(),
             score=fitted.scores(settings.metrics),
+            graphs=self._graphs if uses_tapes else None,
         )
 
     def _make_state(self, fitted: Fitted, n_batches: int | None) -> TrainingState:
@@ -387,7 +415,7 @@ class Fitting:
             steps_per_epoch=n_batches and math.ceil(n_batches / settings.accumulate),
         )
         if settings.compile is True:
-            state.forward = torch.compile(fitted.module)
+            state.forward = CompiledForward(fitted.module)
         return state
 
     def _runs_user_code(self) -> bool:
@@ -402,18 +430,3 @@ class Fitting:
 
     def _batch_size(self) -> int:
         return self._train.training_batch_size(self._settings.batch_size)
-
-    def _fewest_rows(self, module: nn.Module) -> int:
-        """Rows that a last batch needs to stand alone: else it joins the one before it.
-
-        Batch normalization cannot take the deviation of one row.
-        """
-        if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
-            return 1
-        n_rows, batch_size = self._train.n_rows, self._batch_size()
-        if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
-            raise ValueError(
-                f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
-                f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
-            )
-        return 2

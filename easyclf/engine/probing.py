@@ -28,6 +28,17 @@ _VARIATIONS = (1, 1, 4, 4, 16, 16, 16, 16)
 # Packages whose layers do with a few rows what they do with many. Others may write to their inputs
 # at some sizes only, which no few rows show.
 _KNOWN = ("torch.nn.", "easyclf.")
+# Layers that take the deviation of the rows of a batch. A lazy one becomes one of the others only
+# when it has seen rows.
+_BATCH_NORMALIZATIONS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
+    nn.SyncBatchNorm,
+)
 # An input's name, or its place; None is the only input.
 InputName = str | int | None
 
@@ -343,3 +354,23 @@ def advise_on_tokens(module: nn.Module, x: Tensors, error: Exception) -> str:
     low = min(int(tensor.min()) for tensor in tokens)
     high = max(int(tensor.max()) for tensor in tokens)
     return f" Its tokens are {low} to {high}; an nn.Embedding of {sizes} rows knows 0 to one less."
+
+
+def fewest_rows(module: nn.Module, n_rows: int | None, batch_size: int) -> int:
+    """Find how many rows a last batch needs to stand alone: else it joins the one before it.
+
+    Batch normalization cannot take the deviation of one row.
+
+    Raises
+    ------
+    ValueError
+        If some batch can have no more than one.
+    """
+    if not any(isinstance(layer, _BATCH_NORMALIZATIONS) for layer in module.modules()):
+        return 1
+    if n_rows == 1 or (batch_size == 1 and (n_rows is None or n_rows > 2)):
+        raise ValueError(
+            f"{type(module).__name__} has batch normalization, which needs at least 2 rows in "
+            f"a batch; got {n_rows} row(s) and `batch_size` {batch_size}."
+        )
+    return 2

@@ -103,15 +103,15 @@ class Step:
     def show_gradients(self) -> None:
         """Leave the gradients of the last step where a step as it is written leaves them."""
         if self._gradients is not None:
-            for parameter, gradient in zip(
-                self.differentiate.parameters, self._gradients, strict=True
-            ):
+            gradients = self._player.own(self._gradients)
+            for parameter, gradient in zip(self.differentiate.parameters, gradients, strict=True):
                 parameter.grad = gradient
             self._gradients = None
 
     def drop_gradients(self) -> None:
-        """Give the memory of all gradients back."""
+        """Give the memory of all gradients back, and that of tapes."""
         self._gradients = None
+        self._tapes.forget()
         for parameter in self._state.module.parameters():
             parameter.grad = None
 

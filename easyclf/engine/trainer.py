@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import NoReturn
 
 import torch
 
@@ -17,18 +16,18 @@ from easyclf.callbacks import Callback, Hooks
 from easyclf.data import Batch, Order, Source
 from easyclf.device import is_out_of_memory
 from easyclf.engine.evaluation import Evaluation, Score, check_any_batch, evaluate
+from easyclf.engine.failures import diverged, too_large
 from easyclf.engine.interrupts import Interruption, deferred_interrupts
 from easyclf.engine.metrics import BatchResult, RunningMetrics
 from easyclf.engine.objective import Objective
 from easyclf.engine.probing import advise_on_tokens
+from easyclf.engine.resuming import Resumption
 from easyclf.engine.step import Step
-from easyclf.exceptions import TrainingDiverged
-from easyclf.nested import first_of
 from easyclf.precision import Precision
 from easyclf.randomness import epoch_seed, seed_generators
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
-from easyclf.tape import Tapes
+from easyclf.tape import Graphs, Tapes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +56,8 @@ class Plan:
         Whether code of users makes the batches, which may change the module.
     score : callable or None
         It makes the figures of `metrics=` from the outputs of an epoch.
+    graphs : Graphs or None
+        Where the user wants steps that the device takes by itself.
     """
 
     batch_size: int
@@ -69,6 +70,7 @@ class Plan:
     uses_tapes: bool
     runs_user_code: bool
     score: Score | None = None
+    graphs: Graphs | None = None
 
 
 class Trainer:
@@ -88,6 +90,8 @@ class Trainer:
         The batches to measure after each epoch, if any.
     plan : Plan
         How the epochs are run.
+    resumption : Resumption
+        Where they begin, and where they are kept.
     """
 
     def __init__(
@@ -98,8 +102,10 @@ class Trainer:
         train: Source,
         valid: Source | None,
         plan: Plan,
+        resumption: Resumption,
     ) -> None:
-        self._state, self._plan = state, plan
+        self._state, self._plan, self._resumption = state, plan, resumption
+        self._precision = precision
         self._train, self._valid = train, valid
         state.batches = functools.partial(train.batches, plan.batch_size, min_rows=plan.min_rows)
         self._hooks = hooks = Hooks(callbacks)
@@ -112,12 +118,17 @@ class Trainer:
         changes_steps = hooks.may_change("on_batch_begin", "on_batch_end")
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
         is_torchs = type(state.optimizer) in vars(torch.optim).values()
-        is_exposed = plan.runs_user_code or hooks.run_user_code or not is_torchs
+        is_exposed = plan.runs_user_code or hooks.run_user_code_in_steps or not is_torchs
         n_epochs = state.epochs - state.epoch
-        n_steps = 0 if changes_steps else n_epochs * (state.steps_per_epoch or 0)
+        is_alone = plan.accumulate == 1 and not changes_steps
+        n_steps = n_epochs * (state.steps_per_epoch or 0) if is_alone else 0
         n_batches = None if valid is None else valid.n_batches(plan.evaluation_rows)
         self._tapes = tapes = Tapes(
-            state.module, state.head, is_on=plan.uses_tapes, is_exposed=is_exposed
+            state.module,
+            state.head,
+            is_on=plan.uses_tapes,
+            is_exposed=is_exposed,
+            graphs=plan.graphs,
         )
         self._step = Step(state, objective, plan.clip_grad_norm, tapes, n_steps=n_steps)
         self._player = tapes.of(
@@ -141,14 +152,17 @@ class Trainer:
             If a recording does not do what the module does.
         """
         state, hooks = self._state, self._hooks
-        finite = Snapshot(state.module)
         try:
-            with deferred_interrupts() as interruption:
+            with deferred_interrupts(is_kept=self._resumption.is_on) as interruption:
                 hooks.call("on_train_begin", state)
+                self._resumption.begin(state, self._precision, self._train, self._tapes)
+                finite = Snapshot(state.module)
                 while state.epoch < state.epochs and state.stop_reason is None:
                     state.epoch += 1
                     self._run_epoch(finite, interruption)
                 hooks.call("on_train_end", state)
+            if self._plan.graphs is not None:
+                self._plan.graphs.report()
         finally:
             if state.put_in is not None:
                 state.put_in(False)
@@ -178,7 +192,7 @@ class Trainer:
                 raise ValueError(
                     "`class_weight` leaves every row without weight; give rows of other classes."
                 )
-            self._raise_diverged(metrics)
+            raise diverged(state, metrics, state.batches() if self._train.can_begin_again else ())
         finite.take()
         if self._plan.score is not None:
             logs |= self._plan.score(metrics.answered())
@@ -190,11 +204,13 @@ class Trainer:
         state.history.append({"epoch": state.epoch, **logs})
         if self._may_change:
             state.module.eval()
+        state.is_cut = state.stop_reason is not None
         self._hooks.call("on_epoch_end", state)
         state.history.add_to_last(state.logs)
         is_last = state.epoch >= state.epochs or state.stop_reason is not None
         if state.take_out is not None and not is_last:
             state.take_out()
+        self._resumption.keep(finite, is_last=is_last)
         interruption.check()
 
     def _train_epoch(self, order: Order, interruption: Interruption) -> RunningMetrics:
@@ -250,7 +266,7 @@ class Trainer:
             if is_out_of_memory(error):
                 # Its frames hold what the step had computed so far.
                 traceback.clear_frames(error.__traceback__)
-                raise self._too_large(batch) from error
+                raise too_large(self._step, batch, self._plan.accumulate) from error
             note = f"In epoch {state.epoch}, step {state.batch}, on a batch of shape {batch.shape}."
             error.add_note(note + advise_on_tokens(state.module, batch.x, error))
             raise
@@ -273,42 +289,6 @@ class Trainer:
                 state.module.eval()
             played = self._measure(batch)
         return BatchResult(*played)
-
-    def _too_large(self, batch: Batch) -> MemoryError:
-        """The error that says how many rows there is memory for."""
-        n_rows = batch.n_rows
-        fitting = n_rows // 2
-        self._step.drop_gradients()
-        while fitting:
-            try:
-                self._step.try_out(batch.rows(0, fitting))
-                break
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-            fitting //= 2
-        advice = "no smaller one fits either: use a smaller module"
-        if fitting:
-            groups = self._plan.accumulate * math.ceil(n_rows / fitting)
-            advice = (
-                f"{fitting} fit: use batch_size={fitting}, with accumulate={groups} for steps over "
-                "as many rows"
-            )
-        return MemoryError(
-            f"A training batch of shape {batch.shape} does not fit into the memory of "
-            f"{first_of(batch.x).device}; {advice}."
-        )
-
-    def _raise_diverged(self, metrics: RunningMetrics) -> NoReturn:
-        state = self._state
-        batch, loss = metrics.first_not_finite() or (metrics.n_batches, None)
-        what = "the weights are no longer finite" if loss is None else f"the loss became {loss}"
-        kept = f"epoch {state.epoch - 1}" if len(state.history) else "the start"
-        raise TrainingDiverged(
-            f"Training diverged: {what} in epoch {state.epoch}, batch {batch}, with "
-            f"lr={float(state.lr):g}. The estimator keeps the weights of {kept}. Use a smaller "
-            "`lr`, scale the inputs, or set `clip_grad_norm`."
-        )
 
 
 @torch.inference_mode()

@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-__all__ = ["Tapes"]
+from easyclf.tape.graph import Graphs
+
+__all__ = ["Graphs", "Tapes"]
 
 if TYPE_CHECKING:
     from easyclf.tape.tapes import Tapes

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from easyclf.data import Batch
+from easyclf.tape.graph import Graphs
 
 
 class NoTapes:
     """Tapes that never play: it takes what `Tapes` takes."""
 
     def __init__(
-        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+        self,
+        module: nn.Module,
+        head: object,
+        *,
+        is_on: bool = True,
+        is_exposed: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
-        pass
+        if graphs is not None:
+            graphs.refuse("this version of torch lacks what recordings need")
 
     def of(
         self,
@@ -39,12 +47,23 @@ class NoTapes:
     def forget(self) -> None:
         """There is nothing to forget."""
 
+    def progress(self) -> list[dict[str, Any]]:
+        """No player is anywhere."""
+        return []
+
+    def go_on_from(self, progress: Sequence[Mapping[str, Any]]) -> None:
+        """There is nothing to go on with."""
+
 
 class NoPlayer:
     """A player without tapes."""
 
     def play(self, batch: Batch) -> None:
         """There is no tape for any batch."""
+
+    def own(self, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        """The gradients, of any shapes: nobody else writes to them."""
+        return gradients
 
 
 class NoUpdate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ from easyclf.exceptions import TapeDiffers
 from easyclf.nested import Tensors, apply, named_tensors, tensors_of
 from easyclf.snapshots import Snapshot
 from easyclf.tape.compiler import Choice, Tape, compile_recording
+from easyclf.tape.graph import Graph, Graphs
 from easyclf.tape.hooks import check_unhooked
 from easyclf.tape.kernels import faster_kernel
 from easyclf.tape.one_hot import RecordableOneHot
@@ -51,13 +52,21 @@ class Tapes:
         False for a run in which everything is computed as it is written.
     is_exposed : bool, default=False
         Whether code of users runs between the calls, which may change anything.
+    graphs : Graphs, default=None
+        Where tapes of the training are captured.
     """
 
     def __init__(
-        self, module: nn.Module, head: object, *, is_on: bool = True, is_exposed: bool = False
+        self,
+        module: nn.Module,
+        head: object,
+        *,
+        is_on: bool = True,
+        is_exposed: bool = False,
+        graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head = module, head
-        self._is_on, self._is_exposed = is_on, is_exposed
+        self._is_on, self._is_exposed, self._graphs = is_on, is_exposed, graphs
         self._players: list[Player] = []
         self._n_calls_seen = 0
         self._update: Update | None = None
@@ -81,6 +90,10 @@ class Tapes:
             Batches that will come in all; with 0 no tapes are made.
         """
         n_calls = n_calls if self._is_on else 0
+        # Batches to evaluate are large and few.
+        graphs = self._graphs if training else None
+        if graphs is not None and n_calls < _SEEN + _WORTHWHILE:
+            graphs.refuse(_too_few(n_calls))
         player = Player(
             self._module,
             self._head,
@@ -88,6 +101,7 @@ class Tapes:
             training=training,
             n_calls=n_calls,
             is_exposed=self._is_exposed,
+            graphs=graphs,
         )
         self._players.append(player)
         return player
@@ -119,6 +133,19 @@ class Tapes:
         for player in self._players:
             player.forget()
 
+    def progress(self) -> list[dict[str, Any]]:
+        """Say how far the players are, for a run that goes on in another process."""
+        return [player.progress() for player in self._players]
+
+    def go_on_from(self, progress: Sequence[Mapping[str, Any]]) -> None:
+        """Play from tapes what would be played from them had the run not ended.
+
+        A tape and the function that it was made of may round differently, so the same batches have
+        to come from it.
+        """
+        for player, of_player in zip(self._players, progress, strict=False):
+            player.go_on_from(of_player)
+
 
 class Player:
     """Tapes of one function of batches, one for each shape that comes often.
@@ -136,14 +163,20 @@ class Player:
         training: bool,
         n_calls: int,
         is_exposed: bool,
+        graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head, self._function = module, head, function
+        self._graphs, self._most_rows = graphs, 0
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
+        self._n_planned = n_calls
         self._tapes: dict[Hashable, Tape] = {}
         self._uses: Counter[Hashable] = Counter()
         self.n_calls_made = 0
         self._seen: Counter[Hashable] = Counter()
         self._calls = 0
+        # Shapes of a run that this one goes on with: how often each was seen and played, and how
+        # far its tape was.
+        self._earlier: dict[str, tuple[int, int, bool, bool]] = {}
         # What ran for batches of a shape, and all that it can read.
         self._witnesses: dict[Hashable, Witness] = {}
         self._readings: dict[Hashable, CodeReading] = {}
@@ -159,8 +192,9 @@ class Player:
         Returns
         -------
         result : tensors and numbers in tuples and lists, or None
-            The memory of the tensors is new. Where a tape is worth its cost the function is
-            called and recorded: the module is in its mode then, and the result is the function's.
+            The memory of the tensors is new; but the next call may write to gradients of a graph,
+            see `own`. Where a tape is worth its cost the function is called and recorded: the
+            module is in its mode then, and the result is the function's.
         """
         if not self._n_calls:
             return None
@@ -169,6 +203,8 @@ class Player:
         x, y, weight = batch
         assert y is not None
         shape = (_shape(x), y.shape, y.dtype, weight is None)
+        if self._earlier:
+            self._make_again(batch, shape)
         tape = self._tapes.get(shape)
         if tape is not None and self._is_exposed:
             # Where it would be switched without the tape.
@@ -178,6 +214,7 @@ class Player:
                 tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
+        self._most_rows = max(self._most_rows, batch.n_rows)
         self._seen[shape] += 1
         n_seen = self._seen[shape]
         n_expected = self._n_calls * n_seen / self._calls
@@ -187,7 +224,16 @@ class Player:
             return self._observe(batch, shape)
         return self._record(batch, shape)
 
+    def own(self, gradients: Sequence[torch.Tensor | None]) -> Sequence[torch.Tensor | None]:
+        """Gradients that `play` gave, of any shapes, in memory that it never writes to again."""
+        if self._graphs is None:
+            return gradients
+        return [None if gradient is None else gradient.clone() for gradient in gradients]
+
     def _play(self, tape: Tape, batch: Batch, shape: Hashable) -> Any:
+        if self._graphs is not None and isinstance(tape, Graph) and tape.is_full:
+            tape = self._tapes[shape] = self._graphs.renewed(tape, batch)
+            del self._uses[shape]
         self._uses[shape] = n_uses = self._uses[shape] + 1
         try:
             # At the 1st, 2nd, 4th, 8th ... use, and at the last of the run.
@@ -240,9 +286,50 @@ class Player:
         self._seen.clear()
         self._witnesses.clear()
         self._readings.clear()
+        self._earlier.clear()
         # As many as are left.
         self._n_calls = max(0, self._n_calls - self._calls + 1)
         self._calls = 1
+
+    def progress(self) -> dict[str, Any]:
+        """Say how often the function came, and what there is for each shape of batches."""
+        shapes = {
+            repr(shape): (n_seen, self._uses[shape], shape in self._witnesses, shape in self._tapes)
+            for shape, n_seen in self._seen.items()
+        }
+        return {
+            "n_planned": self._n_planned,
+            "n_calls": self._n_calls,
+            "calls": self._calls,
+            "n_made": self.n_calls_made,
+            "shapes": {**self._earlier, **shapes},
+        }
+
+    def go_on_from(self, progress: Mapping[str, Any]) -> None:
+        """Count on, and make the tapes again when their shapes come."""
+        if not self._n_calls:
+            return
+        self._n_calls, self._calls = progress["n_calls"], progress["calls"]
+        if self._n_calls:
+            # More epochs may be planned now.
+            self._n_calls += self._n_planned - progress["n_planned"]
+        self.n_calls_made, self._earlier = progress["n_made"], dict(progress["shapes"])
+
+    def _make_again(self, batch: Batch, shape: Hashable) -> None:
+        """Make the tape that an earlier process had for a shape; nothing else is changed."""
+        n_seen, n_uses, is_observed, has_tape = self._earlier.pop(repr(shape), (0, 0, False, False))
+        if not n_seen:
+            return
+        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        before, is_training = _snapshot(state), self._module.training
+        self._seen[shape], self._uses[shape] = n_seen, n_uses
+        if is_observed:
+            self._observe(batch, shape)
+        if has_tape and shape in self._witnesses:
+            self._record(batch, shape)
+        before.restore_changed()
+        if self._module.training is not is_training:
+            _ = self._module.train(is_training)
 
     def _is_current(self, shape: Hashable) -> bool:
         """Whether nothing has changed since the code was read."""
@@ -316,6 +403,12 @@ class Player:
                 raise NotRecordable("other code runs than before")
             if not self._is_current(shape):
                 raise NotRecordable("its forward pass changes what it reads")
+            # A short last batch comes once an epoch, and a graph takes the memory of a step.
+            if self._graphs is not None and batch.n_rows == self._most_rows:
+                assert isinstance(trial.recording, Recording)
+                known = self._readings[shape].tensors
+                tape = self._tapes[shape]
+                self._tapes[shape] = self._graphs.of(trial.recording, tape, batch, known)
         except NotRecordable as reason:
             self._refuse(reason)
         else:
@@ -332,6 +425,8 @@ class Player:
         """Make no tapes any more."""
         self.forget()
         self._n_calls = 0
+        if self._graphs is not None:
+            self._graphs.refuse(reason)
         _log.debug("%s runs as it is: %s.", type(self._module).__name__, reason)
 
 
@@ -358,6 +453,8 @@ class _Trial:
     ----------
     result : tensors and numbers in tuples and lists
         What the function returned.
+    recording : Recording or NotRecordable
+        What it did, or why that is not known.
 
     Raises
     ------
@@ -380,7 +477,7 @@ class _Trial:
         self._before = _snapshot([*known, *self._inputs])
         try:
             with witness, mode:
-                self.result, self._recording = record(
+                self.result, self.recording = record(
                     lambda: function(batch._replace(x=x)), self._inputs, known
                 )
         except Exception as error:
@@ -392,8 +489,8 @@ class _Trial:
 
     def find_tape(self) -> Tape:
         """A tape that does what the function did."""
-        if isinstance(self._recording, NotRecordable):
-            raise self._recording
+        if isinstance(self.recording, NotRecordable):
+            raise self.recording
         # Where a result is nothing but rounding, another kernel gives something else, or it fails.
         tape = self._try(faster_kernel) or self._try(_as_recorded)
         if tape is None:
@@ -405,9 +502,9 @@ class _Trial:
 
     def _try(self, choose: Choice) -> Tape | None:
         """A tape with these kernels, if it does what the function did."""
-        assert isinstance(self._recording, Recording)
+        assert isinstance(self.recording, Recording)
         try:
-            tape = compile_recording(self._recording, choose)
+            tape = compile_recording(self.recording, choose)
             self._before.restore_changed()
             played = tape(*self._inputs)
             if _is_same([self.result, self._after.values], [played, self._after.live_values()]):
@@ -417,6 +514,18 @@ class _Trial:
         else:
             self._difference = "a replay differs from what it does"
         return None
+
+
+def _too_few(n_calls: int) -> str:
+    """Why nothing is recorded of so many steps."""
+    if n_calls:
+        return f"it takes {n_calls} steps, and a graph pays from {_SEEN + _WORTHWHILE} on"
+    return (
+        "none of its steps can be recorded, which needs `accumulate=1`, batches whose number is "
+        "known and which can be read again, another precision than 'fp16', another optimizer than "
+        "LBFGS, no function as `output`, and no callback that may change a step (see "
+        "`Callback.changes`)"
+    )
 
 
 def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:

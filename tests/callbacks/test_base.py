@@ -448,3 +448,27 @@ def test_fit_does_not_change_callbacks_as_parameters(blobs):
 
     assert joblib.hash(early) == before
     assert early.best_epoch_ == 2
+
+
+def test_a_hook_that_takes_no_state_is_refused():
+    with pytest.raises(TypeError, match=r"takes \(\); a hook takes one argument"):
+
+        class Deaf(Callback):
+            def on_epoch_end(self): ...
+
+    with pytest.raises(TypeError, match="a hook takes one argument"):
+        LambdaCallback(on_epoch_end=lambda: None)
+
+    LambdaCallback(on_epoch_end=lambda *given: None)
+
+
+@pytest.mark.parametrize(
+    ("hook", "in_steps"),
+    [("on_epoch_end", False), ("on_train_begin", False), ("on_batch_end", True)],
+)
+def test_code_of_users_is_looked_after_in_steps_only_where_it_runs_in_them(hook, in_steps):
+    hooks = Hooks([EarlyStopping(), LambdaCallback(**{hook: lambda state: None})])
+
+    assert hooks.run_user_code
+    assert hooks.run_user_code_in_steps is in_steps
+    assert not Hooks([EarlyStopping()]).run_user_code

@@ -324,10 +324,24 @@ def test_the_figures_of_the_last_epoch_stay(blobs, network, capsys):
     assert f"val_f1_macro={clf.history_['val_f1_macro'][-1]:.4f}" in last
 
 
-def test_a_bar_below_another_one_goes_when_it_is_done(blobs, network, bars):
+@pytest.mark.parametrize(("place", "stays"), [(0, True), (-1, False)])
+def test_a_bar_below_another_one_goes_when_it_is_done(
+    place, stays, blobs, network, bars, monkeypatch
+):
+    """It is said to each bar, since tqdm's own `leave=None` means never in a notebook."""
+    monkeypatch.setattr(FakeBar, "pos", place, raising=False)
+
     estimator(network, ProgressBar()).fit(*blobs)
 
-    assert bars()[0].leave is None  # tqdm's word for that
+    assert bars()[0].leave is stays
+
+
+def test_a_bar_is_full_after_an_early_stop(blobs, network, bars):
+    stop = LambdaCallback(on_epoch_end=lambda state: state.epoch == 2 and state.stop("enough"))
+
+    estimator(network, stop, ProgressBar()).fit(*blobs)
+
+    assert bars()[0].n == bars()[0].total == 6
 
 
 def test_nothing_is_drawn_in_a_worker_process(blobs, network, bars, monkeypatch):

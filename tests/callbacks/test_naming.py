@@ -126,8 +126,8 @@ class ModelCheckpoint:
         ([("a b", EarlyStopping())], "the name 'a b'"),
         ([("a", EarlyStopping(), 3)], "a pair is a name and a callback"),
         ([(EarlyStopping(), "a")], "a pair is a name and a callback"),
-        ([ModelCheckpoint()], r"in it instead; use `EarlyStopping\(\)`, which also keeps the best"),
-        ([ModelCheckpoint], r"use `EarlyStopping\(\)`"),
+        ([ModelCheckpoint()], r"in it instead; use `Checkpoint\(folder\)`, which also resumes"),
+        ([ModelCheckpoint], r"use `Checkpoint\(folder\)`"),
         ([CosineAnnealingLR], r"use `LRScheduler\('CosineAnnealingLR'\)`"),
         (
             [CosineAnnealingLR(torch.optim.SGD([nn.Parameter(torch.ones(1))]), 3)],
@@ -160,3 +160,10 @@ def test_a_callback_without_kept_arguments_has_no_settings():
 
     assert Silent().get_params() == {}
     assert "callbacks__silent__every" not in estimator(("silent", Silent())).get_params()
+
+
+def test_parameters_of_a_callback_are_not_given_to_the_constructor():
+    with pytest.raises(
+        TypeError, match=r"give it to the callback itself, or to `set_params\(callba"
+    ):
+        Estimator(callbacks=[("early", EarlyStopping())], callbacks__early__patience=3)

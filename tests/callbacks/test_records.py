@@ -9,7 +9,7 @@ import pickle
 import pytest
 from sklearn.model_selection import cross_val_score
 
-from easyclf import CSVLogger, Estimator, JSONLogger, LambdaCallback, TensorBoard
+from easyclf import CSVLogger, Estimator, JSONLogger, LambdaCallback, LivePlot, TensorBoard
 
 
 def fit(network, blobs, *callbacks, **parameters):
@@ -93,6 +93,15 @@ def test_a_file_of_other_columns_is_not_gone_on_with(tmp_path, network, blobs):
         fit(network, blobs, CSVLogger(path, append=True))
 
 
+@pytest.mark.parametrize("logger", [CSVLogger, LivePlot])
+def test_what_is_no_path_is_refused(logger, network, blobs):
+    if logger is LivePlot:
+        pytest.importorskip("matplotlib")
+
+    with pytest.raises(TypeError, match="`path` is 3; expected a text or a path"):
+        fit(network, blobs, logger(3))
+
+
 @pytest.mark.parametrize("logger", [CSVLogger, JSONLogger, TensorBoard])
 def test_a_missing_folder_is_refused_before_training(logger, tmp_path, network, blobs):
     if logger is TensorBoard:
@@ -112,6 +121,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_training(logger, tmp_pa
         fit(network, blobs, logger(tmp_path))
 
     assert f"{logger.__name__} cannot write" in raised.value.__notes__[0]
+
+
+def test_a_folder_that_cannot_be_made_is_refused_in_the_same_words(tmp_path, network, blobs):
+    pytest.importorskip("tensorboard")
+    (tmp_path / "log").write_text("mine")
+
+    with pytest.raises(FileExistsError) as raised:
+        fit(network, blobs, TensorBoard(tmp_path / "log"))
+
+    assert raised.value.__notes__[0] == f"TensorBoard cannot write {str(tmp_path / 'log')!r}."
 
 
 @pytest.mark.parametrize("logger", [CSVLogger, JSONLogger])

@@ -443,6 +443,11 @@ def test_values_and_times_that_make_no_sense_are_refused(callback, words):
         Estimator(nn.Linear(2, 2), callbacks=[callback]).fit(X, Y)
 
 
+def test_a_number_in_the_place_of_the_quantity_is_refused():
+    with pytest.raises(TypeError, match="`monitor` of EarlyStopping is 5; expected the name of a"):
+        Estimator(nn.Linear(2, 2), callbacks=[EarlyStopping(5)]).fit(X, Y)
+
+
 def test_a_run_ends_with_the_step_in_which_its_time_is_over(monkeypatch):
     steps, reasons = [], []
     now = iter(range(100))

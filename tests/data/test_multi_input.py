@@ -192,6 +192,12 @@ def test_a_list_of_inputs_is_refused_with_the_way_out():
         fit([PICTURES, TOKENS[:, None]])
 
 
+def test_rows_of_different_lengths_are_told_from_inputs():
+    words = r"list of 2000 arrays of shapes \[\(2,\), \(3,\), \(2,\), \(3,\)\]\.\.\.; .*one length"
+    with pytest.raises(ValueError, match=words):
+        Estimator().fit([np.zeros(2), np.zeros(3)] * 1000, [0, 1] * 1000)
+
+
 def test_the_columns_of_several_frames_keep_their_order():
     a, b = pd.DataFrame({"p": range(8), "q": range(8)}), np.zeros((8, 1))
     clf = Estimator(SideBySide(), epochs=1).fit({"a": a, "b": b}, [0, 1] * 4)

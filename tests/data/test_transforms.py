@@ -238,8 +238,8 @@ def test_a_module_as_preprocess_is_copied_and_learns_nothing():
     clf = fit(preprocess=preprocess)
 
     assert layer.num_batches_tracked == 0
-    assert clf._fitted.input_format.preprocess._transform[1] is not layer
-    assert not clf._fitted.input_format.preprocess._transform[1].training
+    assert clf._fitted.input_format.preprocess.transform[1] is not layer
+    assert not clf._fitted.input_format.preprocess.transform[1].training
 
 
 def test_images_of_torchvision_become_plain_tensors():

@@ -66,6 +66,32 @@ class Own(nn.CrossEntropyLoss):
         return super().forward(outputs, targets) * self.scale[targets]
 
 
+class Layered(nn.Module):
+    """A recurrent layer over the four columns as two steps."""
+
+    def __init__(self, kind, **keywords):
+        super().__init__()
+        self.layer = kind(2, 6, batch_first=True, **keywords)
+        self.last = nn.Linear(6 * (1 + self.layer.bidirectional), 3)
+
+    def forward(self, x):
+        return self.last(self.layer(x.reshape(len(x), 2, 2))[0][:, -1])
+
+
+class Celled(nn.Module):
+    """A recurrent cell, step by step."""
+
+    def __init__(self, kind, **keywords):
+        super().__init__()
+        self.cell, self.last = kind(2, 6, **keywords), nn.Linear(6, 3)
+
+    def forward(self, x):
+        state = None
+        for step in x.reshape(len(x), 2, 2).unbind(1):
+            state = self.cell(step, state)
+        return self.last(state[0] if isinstance(state, tuple) else state)
+
+
 def images():
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
 
@@ -164,6 +190,20 @@ SETTINGS = {
         "steps_per_epoch": 2,
     },
     "eager": {"compile": False},
+}
+RECURRENT = {
+    "RNN": lambda: Layered(nn.RNN),
+    "RNN, relu": lambda: Layered(nn.RNN, nonlinearity="relu"),
+    "LSTM": lambda: Layered(nn.LSTM),
+    "LSTM, both ways": lambda: Layered(nn.LSTM, num_layers=2, bidirectional=True),
+    "LSTM without bias": lambda: Layered(nn.LSTM, bias=False),
+    "GRU": lambda: Layered(nn.GRU),
+    "GRU, both ways": lambda: Layered(nn.GRU, num_layers=2, bidirectional=True),
+    "GRU without bias": lambda: Layered(nn.GRU, bias=False),
+    "RNNCell": lambda: Celled(nn.RNNCell),
+    "LSTMCell": lambda: Celled(nn.LSTMCell),
+    "GRUCell": lambda: Celled(nn.GRUCell),
+    "GRUCell without bias": lambda: Celled(nn.GRUCell, bias=False),
 }
 OPTIMIZERS = [
     *("adadelta adagrad adam adamax adamw asgd lbfgs nadam radam rmsprop rprop sgd".split()),

@@ -133,6 +133,33 @@ def test_a_pickle_is_on_the_host(precision, optimizer):
     assert str(read.partial_fit(X, Y).device_) == DEVICE
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16", "fp16"])
+def test_a_file_is_loaded_onto_the_host_and_goes_back(tmp_path, precision):
+    module = network()
+    clf = fit(module, precision=precision, class_weight={0: 2.0})
+    clf.save(tmp_path / "clf.easyclf")
+
+    read = Estimator.load(tmp_path / "clf.easyclf", module=module)
+
+    held = [*tensors_in(read.module_), *tensors_in(read.optimizer_)]
+    assert {tensor.device.type for tensor in held} == {"cpu"}
+    atol = 1e-6 if precision == "float32" else 0.02
+    np.testing.assert_allclose(read.predict_proba(X), clf.predict_proba(X), atol=atol)
+    assert str(read.device) == DEVICE
+    assert str(clf.device_) == DEVICE
+    again, goes_on = read.partial_fit(X, Y), clf.partial_fit(X, Y)
+    assert str(again.device_) == DEVICE
+    np.testing.assert_allclose(again.predict_proba(X), goes_on.predict_proba(X), atol=atol)
+
+
+def test_weights_are_loaded_onto_the_device(tmp_path):
+    fit().save_weights(tmp_path / "w.safetensors")
+    clf = fit(random_state=1).load_weights(tmp_path / "w.safetensors")
+
+    assert {str(weight.device) for weight in clf.module_.parameters()} == {DEVICE}
+    np.testing.assert_allclose(clf.predict_proba(X), fit().predict_proba(X), atol=1e-6)
+
+
 def test_a_pickle_holds_no_tensor_of_the_device_at_all():
     clf = fit(Holder)
 

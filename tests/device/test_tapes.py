@@ -4,13 +4,14 @@ import logging
 
 import numpy as np
 import pytest
-from scenarios import X, Y
+from scenarios import RECURRENT, X, Y
 from torch import nn
 
 import pretend_device
 from easyclf import Callback, Estimator
 
 DEVICE = "pretend:1"
+OPTIMIZERS = ["adam", "sgd", "rmsprop"]
 
 
 def dropping():
@@ -26,15 +27,21 @@ def fit(module, **parameters):
     return Estimator(module, device=DEVICE, **(settings | parameters)).fit(X, Y)
 
 
-@pytest.mark.parametrize("module", [dropping, normalizing])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+@pytest.mark.parametrize(
+    ("module", "optimizer"),
+    [
+        *((module, kind) for module in (dropping, normalizing) for kind in OPTIMIZERS),
+        (RECURRENT["LSTM"], "adam"),
+    ],
+)
 def test_a_tape_learns_what_is_learned_without_one(module, optimizer, caplog):
     with caplog.at_level(logging.DEBUG, logger="easyclf"):
         taped = fit(module, optimizer=optimizer)
     plain = fit(module, optimizer=optimizer, compile=False)
 
     messages = [record.message for record in caplog.records]
-    assert messages == [f"Sequential is {what} from a tape." for what in ("trained", "evaluated")]
+    name = type(taped.module_).__name__
+    assert messages == [f"{name} is {what} from a tape." for what in ("trained", "evaluated")]
     for name in ("loss", "val_loss"):
         np.testing.assert_allclose(taped.history_[name], plain.history_[name], atol=1e-5)
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scenarios import DATA, HEADS, OPTIMIZERS, SETTINGS, WEIGHT, Items, X, Y, network
+from scenarios import DATA, HEADS, OPTIMIZERS, RECURRENT, SETTINGS, WEIGHT, Items, X, Y, network
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -59,6 +59,19 @@ def test_all_heads_losses_and_weights(head):
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_all_settings(setting):
     check_same(SETTINGS[setting])
+
+
+@pytest.mark.parametrize("layer", RECURRENT)
+def test_all_recurrent_layers(layer):
+    check_same({"module": RECURRENT[layer]})
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("layer", ["RNN", "LSTM", "GRUCell"])
+def test_recurrent_layers_learn_in_half_precision(layer, precision):
+    clf = fit(DEVICE, module=RECURRENT[layer], precision=precision, epochs=20)
+
+    assert clf.score(X, Y) == 1
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from scenarios import DATA, Items, X, Y, network
+from scenarios import DATA, RECURRENT, WEIGHT, X, Y, network
+from scipy.sparse import csr_array
 from test_training import OF_FIT
 from torch import nn
 
@@ -51,6 +52,8 @@ def test_twice_whatever_the_data(kind, tmp_path):
     "parameters",
     [
         {"class_weight": "balanced"},
+        {"sample_weight": WEIGHT},
+        {"X": csr_array(X * (X > 0)), "sample_weight": WEIGHT},
         {"clip_grad_norm": 1.0},
         {"accumulate": 2},
         {"steps_per_epoch": 4},
@@ -64,19 +67,36 @@ def test_twice_whatever_the_data(kind, tmp_path):
                 nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3)
             )
         },
+        {"module": RECURRENT["LSTM"]},
     ],
-    ids=str,
+    ids=lambda parameters: ", ".join(parameters),
 )
 def test_twice_whatever_the_settings(parameters):
     assert waits(**parameters) == {2}
 
 
-@pytest.mark.parametrize("data", [(X, Y), Items()], ids=["arrays", "Dataset"])
-def test_three_times_with_validation(data):
-    callbacks = [EarlyStopping(patience=9)]
+VALIDATED = [kind for kind in DATA if kind not in WAITING]
 
-    rows, y = data if isinstance(data, tuple) else (data, None)
-    assert waits(rows, y, validation_data=data, callbacks=callbacks) == {3}
+
+@pytest.mark.parametrize("kind", VALIDATED)
+def test_three_times_with_validation_whatever_the_data(kind, tmp_path):
+    given = DATA[kind](tmp_path)
+    rows, y = given.get("X", X), given.get("y", Y)
+
+    callbacks = [EarlyStopping(patience=9)]
+    validation_data = rows if y is None else (rows, y)
+    assert waits(**given, validation_data=validation_data, callbacks=callbacks) == {3}
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("kind", ["array", "Dataset", "loader", "sparse"])
+def test_three_times_with_validation_in_fp16(kind, optimizer, tmp_path):
+    given = DATA[kind](tmp_path)
+    rows, y = given.get("X", X), given.get("y", Y)
+
+    validation_data = rows if y is None else (rows, y)
+    settings = {"precision": "fp16", "optimizer": optimizer, "validation_data": validation_data}
+    assert waits(**given, **settings) == {3}
 
 
 def test_a_prediction_waits_for_its_rows_and_its_answers():

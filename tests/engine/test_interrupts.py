@@ -218,3 +218,23 @@ def test_a_grid_search_ends_with_the_fit_that_is_interrupted(blobs, network):
         GridSearchCV(clf, {"lr": [0.1, 0.2]}, cv=2).fit(*blobs)
 
     assert len(fits) == 1
+
+
+def test_the_handler_is_put_back_though_another_one_raises_meanwhile(monkeypatch):
+    """As torch's does for a dead worker, in whatever call of Python's."""
+
+    def fail(number, frame):
+        raise RuntimeError("a worker died")
+
+    def set_late(number, handler):
+        if handler is signal.default_int_handler and not raised:
+            raised.append(number)
+            fail(number, None)
+        return usual(number, handler)
+
+    raised, usual = [], signal.signal
+    with pytest.raises(RuntimeError, match="a worker died"), deferred_interrupts():
+        monkeypatch.setattr(signal, "signal", set_late)
+
+    assert raised
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -9,6 +9,8 @@
 #include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/zeros_like.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
@@ -425,6 +427,48 @@ void fallback(const c10::OperatorHandle& op, c10::DispatchKeySet, torch::jit::St
   }
 }
 
+// Cells of recurrent layers, which accelerators have as one operation, and the CPU has not.
+
+using Maybe = std::optional<Tensor>;
+
+Tensor plus(const Tensor& gates, const Maybe& bias) { return bias && bias->defined() ? gates + *bias : gates; }
+Tensor sum_or_nothing(const Tensor& gates, bool is_wanted) { return is_wanted ? gates.sum(0) : gates.new_empty({0}); }
+
+std::tuple<Tensor, Tensor, Tensor> lstm(const Tensor& inner, const Tensor& hidden, const Tensor& cx, const Maybe& inner_bias,
+                                        const Maybe& hidden_bias) {
+  const auto gates = (plus(inner, inner_bias) + plus(hidden, hidden_bias)).chunk(4, 1);
+  const auto in = gates[0].sigmoid(), forget = gates[1].sigmoid(), cell = gates[2].tanh(), out = gates[3].sigmoid();
+  const auto cy = forget * cx + in * cell;
+  return {out * cy.tanh(), cy, at::cat({in, forget, cell, out}, 1)};
+}
+
+std::tuple<Tensor, Tensor, Tensor> lstm_backward(const Maybe& grad_hy, const Maybe& grad_cy, const Tensor& cx, const Tensor& cy,
+                                                 const Tensor& gates, bool has_bias) {
+  const auto parts = gates.chunk(4, 1);
+  const auto &in = parts[0], &forget = parts[1], &cell = parts[2], &out = parts[3];
+  const auto hy = grad_hy && grad_hy->defined() ? *grad_hy : at::zeros_like(cy), squashed = cy.tanh();
+  const auto c = plus(hy * out * (1 - squashed * squashed), grad_cy);
+  const auto grad = at::cat({c * cell * in * (1 - in), c * cx * forget * (1 - forget), c * in * (1 - cell * cell),
+                             hy * squashed * out * (1 - out)}, 1);
+  return {grad, c * forget, sum_or_nothing(grad, has_bias)};
+}
+
+std::tuple<Tensor, Tensor> gru(const Tensor& inner, const Tensor& hidden, const Tensor& hx, const Maybe& inner_bias,
+                               const Maybe& hidden_bias) {
+  const auto i = plus(inner, inner_bias).chunk(3, 1), h = plus(hidden, hidden_bias).chunk(3, 1);
+  const auto reset = (i[0] + h[0]).sigmoid(), update = (i[1] + h[1]).sigmoid(), fresh = (i[2] + reset * h[2]).tanh();
+  return {fresh + update * (hx - fresh), at::cat({reset, update, fresh, hx, h[2]}, 1)};
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> gru_backward(const Tensor& grad, const Tensor& kept, bool has_bias) {
+  const auto parts = kept.chunk(5, 1);
+  const auto &reset = parts[0], &update = parts[1], &fresh = parts[2], &hx = parts[3], &hn = parts[4];
+  const auto of_fresh = grad * (1 - update) * (1 - fresh * fresh);
+  const auto of_reset = of_fresh * hn * reset * (1 - reset), of_update = grad * (hx - fresh) * update * (1 - update);
+  const auto inner = at::cat({of_reset, of_update, of_fresh}, 1), hidden = at::cat({of_reset, of_update, of_fresh * reset}, 1);
+  return {inner, hidden, grad * update, sum_or_nothing(inner, has_bias), sum_or_nothing(hidden, has_bias)};
+}
+
 // For Python.
 
 void install() {
@@ -486,6 +530,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, m) {
   m.impl("_copy_from_and_resize", TORCH_FN(copy_from_and_resize));
   m.impl("_local_scalar_dense", TORCH_FN(local_scalar));
   m.impl("_has_compatible_shallow_copy_type", TORCH_FN(has_compatible_type));
+  m.impl("_thnn_fused_lstm_cell", TORCH_FN(lstm));
+  m.impl("_thnn_fused_lstm_cell_backward_impl", TORCH_FN(lstm_backward));
+  m.impl("_thnn_fused_gru_cell", TORCH_FN(gru));
+  m.impl("_thnn_fused_gru_cell_backward", TORCH_FN(gru_backward));
   for (const char* name : {"convolution_overrideable", "convolution_backward_overrideable"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&fallback>());
   }

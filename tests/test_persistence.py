@@ -1,0 +1,425 @@
+"""Files are written whole or not at all, and read only if each byte is as it was written."""
+
+import errno
+import hashlib
+import os
+import pickle
+import random
+import shutil
+import signal
+import stat
+import subprocess
+import threading
+import tracemalloc
+import zipfile
+import zlib
+from contextlib import suppress
+
+import numpy as np
+import pytest
+import torch
+
+from easyclf.exceptions import InvalidFile
+from easyclf.persistence import (
+    check_target,
+    check_writable,
+    other_versions,
+    read_archive,
+    replacing,
+    write_archive,
+)
+
+KIND = {"kind": "trial", "version": 3}
+
+
+def write(path, value=1, **settings):
+    documents = {"facts": {"value": value, "nan": [float("inf")]}}
+    tensors = {"weights": {"w": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(True)}}
+    write_archive(path, documents, tensors, **{**KIND, **settings})
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A good file, alone in its folder."""
+    write(tmp_path / "a.easyclf")
+    return tmp_path / "a.easyclf"
+
+
+def test_documents_and_tensors_come_back(path):
+    archive = read_archive(path, **KIND)
+
+    assert archive.version == 3
+    assert archive.written_by["torch"] == torch.__version__.partition("+")[0]
+    assert archive.documents == {"facts": {"value": 1, "nan": [float("inf")]}}
+    assert archive.tensors["weights"]["w"].tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert archive.tensors["weights"]["b"].dtype == torch.bool
+
+
+def test_the_same_content_gives_the_same_bytes(path, tmp_path):
+    write(tmp_path / "b.easyclf")
+
+    assert path.read_bytes() == (tmp_path / "b.easyclf").read_bytes()
+
+
+def test_other_tools_read_the_zip(path, tmp_path):
+    with zipfile.ZipFile(path) as opened:
+        assert opened.testzip() is None
+        assert opened.namelist() == ["about.json", "facts.json", "weights.safetensors"]
+    if shutil.which("unzip"):
+        subprocess.run(["unzip", "-tq", path], check=True, capture_output=True)
+
+
+def test_relative_paths_links_and_odd_names_are_written_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "true")
+
+    for name in ("true", "link", "ü — 模型.easyclf", "n" * 255, "-", os.path.join(".", "dot")):  # noqa: PTH118
+        write(name, value=name)
+        assert read_archive(name, **KIND).documents["facts"]["value"] == name
+
+    assert (tmp_path / "link").is_symlink()
+    assert read_archive("true", **KIND).documents["facts"]["value"] == "link"
+
+
+def test_a_file_keeps_its_permissions(path):
+    path.chmod(0o640)
+
+    write(path)
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt(), ZeroDivisionError(), OSError(28, "full")])
+def test_a_failed_write_leaves_the_old_file_alone(path, fault):
+    def fail():
+        with replacing(path) as file:
+            file.write(b"half")
+            raise fault
+
+    before = path.read_bytes()
+
+    with pytest.raises(type(fault)):
+        fail()
+
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def die_while_writing(path):
+    """Have another process be killed while it writes the file."""
+    process = os.fork()
+    if not process:
+        with replacing(path) as file:
+            file.write(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(process, 0)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no SIGKILL")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+@pytest.mark.parametrize("name", ["a.easyclf", "模" * 84])
+def test_the_next_write_removes_what_a_dead_writer_has_left(tmp_path, name):
+    mine = [".a.easyclf.tmp", ".b.easyclf.0123456789abcdef.tmp"]
+    for other in mine:
+        (tmp_path / other).write_text("mine")
+    die_while_writing(tmp_path / name)
+    assert len(list(tmp_path.iterdir())) == 3
+
+    write(tmp_path / name)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, name])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there nothing is removed")
+def test_what_others_write_meanwhile_stays(path):
+    with replacing(path) as file:
+        file.write(b"mine")
+        write(path, value=2)
+        check_writable(path)
+        assert len(list(path.parent.iterdir())) == 2
+
+    assert path.read_bytes() == b"mine"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_writer_that_was_taken_for_a_dead_one_begins_again(path, monkeypatch):
+    """Another process looked at its file between its making and its locking."""
+    fcntl = pytest.importorskip("fcntl")
+    taken, real = [], fcntl.flock
+
+    def take_first(file, how):
+        if not taken:
+            (temporary,) = path.parent.glob(".*.tmp")
+            taken.append(temporary)
+            temporary.unlink()
+        return real(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", take_first)
+
+    write(path, value=2)
+
+    assert taken
+    assert read_archive(path, **KIND).documents["facts"]["value"] == 2
+
+
+def test_links_that_look_like_unfinished_files_are_not_followed(path):
+    (path.parent / "mine").write_text("mine")
+    link = path.with_name(".a.easyclf.0123456789abcdef.tmp")
+    link.symlink_to(path.parent / "mine")
+
+    write(path, value=2)
+
+    assert (path.parent / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn"])
+def test_versions_count_by_their_first_two_numbers(path, name):
+    written_by = read_archive(path, **KIND).written_by
+    here = written_by[name]
+    major, minor, *_ = here.split(".")
+
+    assert not other_versions(written_by)
+    assert not other_versions({**written_by, name: f"{major}.{minor}.99", "python": "2.7"})
+    for there in (f"{major}.{minor}1.0", "0.1", None):
+        assert other_versions({**written_by, name: there}) == [(name, str(there), here)]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_is_told_with_the_path(path, monkeypatch, step):
+    def fail(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = path.read_bytes()
+    monkeypatch.setattr(*((os, step) if step == "fsync" else (type(path), step)), fail)
+
+    with pytest.raises(OSError, match=r"left as it was: No space left on device: '.*a\.easyclf'"):
+        write(path, value=2)
+
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_cannot_be_stored_is_refused_before_the_old_file_is_touched(path):
+    before = path.read_bytes()
+
+    with pytest.raises(ValueError, match="complex128"):
+        write_archive(path, {}, {"w": {"w": torch.ones(1, dtype=torch.complex128)}}, **KIND)
+    with pytest.raises(ValueError, match="cannot be the name of a part"):
+        write_archive(path, {"../x": 1}, {}, **KIND)
+
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        ("", FileNotFoundError, "expected the name of a file"),
+        (".", IsADirectoryError, "is a folder"),
+        ("missing/a.easyclf", FileNotFoundError, "there is no folder '.*missing'"),
+        (b"a.easyclf", TypeError, "expected a text or a path"),
+        (3, TypeError, "expected a text or a path"),
+        (
+            {"w": list(range(99))},
+            TypeError,
+            r"`path` is a dict, \{'w': .{50,60}\.\.\.; expected a text",
+        ),
+    ],
+)
+def test_impossible_targets_are_refused(tmp_path, monkeypatch, target, error, words):
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(error, match=words):
+        check_target(target)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_to_is_told(path):
+    path.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError, match=r"a\.easyclf"):
+            write(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+def test_a_missing_file_is_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file.*nothing"):
+        read_archive(tmp_path / "nothing", **KIND)
+
+
+FOREIGN = {
+    "empty": (b"", "it is empty"),
+    "text": (b"hello\n" * 50, "no file that easyclf has written"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(200), "looks like a picture"),
+    "pickle": (pickle.dumps({"a": 1}), "looks like a pickle, which is never loaded"),
+    "joblib": (zlib.compress(pickle.dumps([0] * 99)), "looks like compressed by zlib"),
+    "array": (b"\x93NUMPY\x01\x00" + bytes(200), "looks like an array of NumPy"),
+    "safetensors": ((2).to_bytes(8, "little") + b"{}", "which `load_weights` reads"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_named(tmp_path, name):
+    data, words = FOREIGN[name]
+    (tmp_path / name).write_bytes(data)
+
+    with pytest.raises(InvalidFile, match=f"'.*{name}' cannot be read: .*{words}"):
+        read_archive(tmp_path / name, **KIND)
+
+
+def test_files_of_torch_and_other_zips_are_refused(tmp_path):
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
+    np.savez(tmp_path / "a.npz", a=np.ones(3))
+
+    for name in ("w.pt", "a.npz"):
+        with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+            read_archive(tmp_path / name, **KIND)
+
+
+def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+
+    with pytest.raises(InvalidFile, match="it is a folder"):
+        read_archive(tmp_path, **KIND)
+    with pytest.raises(InvalidFile, match="it is no file"):
+        read_archive(tmp_path / "pipe", **KIND)
+
+
+def test_every_changed_byte_is_noticed(path, tmp_path):
+    data, damaged = path.read_bytes(), tmp_path / "damaged"
+
+    for position in range(0, len(data), 3):
+        changed = bytearray(data)
+        changed[position] ^= 1 << position % 8
+        damaged.write_bytes(changed)
+        with pytest.raises(InvalidFile, match="damaged' cannot be read"):
+            read_archive(damaged, **KIND)
+
+
+def test_every_file_that_was_cut_or_grew_is_refused(path, tmp_path):
+    data, damaged = path.read_bytes(), tmp_path / "damaged"
+    others = [data[:size] for size in range(0, len(data), 7)]
+
+    for other in [*others, data[1:], data + b"\x00", b"#!/bin/sh\n" + data, data + data]:
+        damaged.write_bytes(other)
+        with pytest.raises(InvalidFile, match="damaged' cannot be read"):
+            read_archive(damaged, **KIND)
+
+
+def rewrite(path, parts, **settings):
+    """Write a ZIP that a thoughtful attacker made: its checksums are right."""
+    with zipfile.ZipFile(path, "w") as opened:
+        for name, data in parts:
+            opened.writestr(name, data, **settings)
+        opened.comment = bytes(64)
+    content = path.read_bytes()[:-64]
+    path.write_bytes(content + hashlib.sha256(content).hexdigest().encode())
+
+
+def parts(path):
+    with zipfile.ZipFile(path) as opened:
+        return [(name, opened.read(name)) for name in opened.namelist()]
+
+
+def test_bombs_are_refused_in_little_memory(path):
+    bombs = {
+        "compressed": {"compress_type": zipfile.ZIP_DEFLATED},
+        "stored": {"compress_type": zipfile.ZIP_STORED},
+    }
+    for name, settings in bombs.items():
+        rewrite(path.with_name(name), [*parts(path), ("b.json", b"0" * 2**25)], **settings)
+    rewrite(path.with_name("many"), [(f"{n}.json", b"0") for n in range(20_000)])
+
+    tracemalloc.start()
+    try:
+        for name, words in {
+            "compressed": "its parts are compressed",
+            "stored": "in its part b.json, a document is too large",
+            "many": "a ZIP that easyclf has not written",
+        }.items():
+            with pytest.raises(InvalidFile, match=words):
+                read_archive(path.with_name(name), **KIND)
+        assert tracemalloc.get_traced_memory()[1] < 4e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        (("../x.json", b"1"), r"a part with the name '\.\./x\.json'"),
+        (("x.py", b"1"), "a part with the name 'x.py'"),
+        (("facts.json", b"1"), "two parts named facts.json"),
+        (("x.json", b"{"), "in its part x.json, a JSON document is damaged"),
+        (("x.safetensors", b"1"), "in its part x.safetensors, it has no header"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_parts_that_nobody_writes_are_refused(path, added, words):
+    rewrite(path, [*parts(path), added])
+
+    with pytest.raises(InvalidFile, match=words):
+        read_archive(path, **KIND)
+
+
+def test_a_zip_without_its_first_part_is_refused(path):
+    rewrite(path, parts(path)[1:])
+
+    with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+        read_archive(path, **KIND)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_zip_with_a_right_checksum_is_refused_or_read(path, seed):
+    """Whoever can write a checksum gets texts and numbers read, and no error but the one."""
+    data, rng = path.read_bytes()[:-64], random.Random(seed)
+    for _ in range(20):
+        changed = bytearray(data)
+        for position in rng.choices(range(len(data)), k=rng.randint(1, 4)):
+            changed[position] = rng.randrange(256)
+        path.write_bytes(changed + hashlib.sha256(changed).hexdigest().encode())
+        with suppress(InvalidFile):
+            read_archive(path, **KIND)
+
+
+def test_a_newer_format_says_so(path):
+    write(path, version=4)
+
+    with pytest.raises(InvalidFile, match=r"number 4, written by easyclf .* reads up to 3: use"):
+        read_archive(path, **KIND)
+
+
+def test_an_older_format_tells_its_number(path):
+    write(path, version=2)
+
+    assert read_archive(path, **KIND).version == 2
+
+
+def test_another_kind_is_named(path):
+    write(path, kind="checkpoint")
+
+    with pytest.raises(InvalidFile, match="it holds 'checkpoint', not 'trial'"):
+        read_archive(path, **KIND)
+
+
+def test_a_reader_sees_one_whole_version_while_others_write(path):
+    stop = threading.Event()
+
+    def write_on():
+        value = 0
+        while not stop.is_set():
+            value += 1
+            write(path, value=value)
+
+    writer = threading.Thread(target=write_on)
+    writer.start()
+    try:
+        values = [read_archive(path, **KIND).documents["facts"]["value"] for _ in range(100)]
+    finally:
+        stop.set()
+        writer.join()
+
+    assert values == sorted(values)
+    assert list(path.parent.iterdir()) == [path]
