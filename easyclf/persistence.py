@@ -278,7 +278,7 @@ def _opened_beside(target: Path) -> tuple[Path, BufferedRandom]:
         file.close()
 
 
-def check_path(path: object, example: str) -> None:
+def check_path(path: object, example: str, name: str = "path") -> None:
     """Refuse what is no path.
 
     Raises
@@ -289,7 +289,7 @@ def check_path(path: object, example: str) -> None:
     if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
         shown = repr(path)
         shown = shown if len(shown) <= 100 else f"a {type(path).__name__}, {shown[:60]}..."
-        raise TypeError(f"`path` is {shown}; expected a text or a path, as {example!r}.")
+        raise TypeError(f"`{name}` is {shown}; expected a text or a path, as {example!r}.")
 
 
 def check_target(path: PathLike) -> Path:

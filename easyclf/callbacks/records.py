@@ -24,7 +24,7 @@ def row_of(state: TrainingState) -> Row:
     return {"epoch": state.epoch, **{name: float(value) for name, value in state.logs.items()}}
 
 
-def check_folder(path: PathLike, owner: str) -> Path:
+def check_folder(path: PathLike, owner: str, name: str = "path") -> Path:
     """Refuse a path whose folder is not there.
 
     Raises
@@ -34,7 +34,7 @@ def check_folder(path: PathLike, owner: str) -> Path:
     TypeError
         If it is no path.
     """
-    check_path(path, "runs/first")
+    check_path(path, "runs/first", name)
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(

@@ -48,7 +48,7 @@ class TensorBoard(Callback):
             warnings.simplefilter("ignore", DeprecationWarning)  # of the packages beneath
             from torch.utils.tensorboard import SummaryWriter
 
-        path = check_folder(self.log_dir, "TensorBoard")
+        path = check_folder(self.log_dir, "TensorBoard", "log_dir")
         with telling_who_writes("TensorBoard", path):
             path.mkdir(exist_ok=True)
             self._writer: Any = SummaryWriter(str(path))

@@ -93,12 +93,14 @@ def test_a_file_of_other_columns_is_not_gone_on_with(tmp_path, network, blobs):
         fit(network, blobs, CSVLogger(path, append=True))
 
 
-@pytest.mark.parametrize("logger", [CSVLogger, LivePlot])
-def test_what_is_no_path_is_refused(logger, network, blobs):
-    if logger is LivePlot:
-        pytest.importorskip("matplotlib")
+@pytest.mark.parametrize(
+    ("logger", "name"), [(CSVLogger, "path"), (LivePlot, "path"), (TensorBoard, "log_dir")]
+)
+def test_what_is_no_path_is_refused(logger, name, network, blobs):
+    if logger is not CSVLogger:
+        pytest.importorskip("matplotlib" if logger is LivePlot else "tensorboard")
 
-    with pytest.raises(TypeError, match="`path` is 3; expected a text or a path"):
+    with pytest.raises(TypeError, match=f"`{name}` is 3; expected a text or a path"):
         fit(network, blobs, logger(3))
 
 
