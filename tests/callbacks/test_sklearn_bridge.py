@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -324,7 +324,8 @@ def test_scores_of_every_epoch_come_from_another_process(network, blobs):
     monitor = ScoringMonitor(scoring="accuracy")
     clf = Estimator(network, epochs=2).set_callbacks(monitor)
 
-    get_reusable_executor(max_workers=1, timeout=1).submit(clf.fit, *blobs).result()
+    with ProcessPoolExecutor(max_workers=1) as pool:
+        pool.submit(clf.fit, *blobs).result()
 
     assert [row["task_name"] for row in monitor.get_logs().data] == ["fit", "epoch", "epoch"]
 
