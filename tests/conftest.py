@@ -1,6 +1,7 @@
 """What several test files share: small data, a small network, and a look at the random states."""
 
 import random
+import signal
 
 import numpy as np
 import pytest
@@ -9,6 +10,12 @@ from torch import nn
 
 # The networks here are so small that a second thread only costs.
 torch.set_num_threads(1)
+
+
+def pytest_configure():
+    """Ctrl-C works also where a shell has begun the tests in the background, and ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item):
