@@ -145,6 +145,7 @@ def like(X, parts):
     return tuple(tensors) if isinstance(X, tuple) else tensors[0]
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch 2.6, of what it loads
 @pytest.mark.parametrize("case", IN_TORCH)
 def test_a_file_of_torch_answers_as_the_classifier(case, tmp_path):
     parameters, X, y, examples, dtypes = CASES[case]

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.model_selection import cross_val_score
+from sklearn.utils.fixes import parse_version
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -189,6 +190,10 @@ def other_rounding(function, tensors_):
     return lambda *given: function(*(one.double() for one in given)).float()
 
 
+@pytest.mark.skipif(
+    parse_version(torch.__version__) < parse_version("2.7"),
+    reason="torch imports some of itself in a call of a module, which is not recorded then",
+)
 @pytest.mark.parametrize("dies", [2, 9])
 def test_tapes_go_on_where_they_were(dies, tmp_path, monkeypatch):
     """What a tape rounds in its own way is played from the same batch on."""
@@ -394,7 +399,7 @@ def test_so_many_of_the_newest_are_kept(keep, tmp_path):
 
 def soon_too_large():
     """Rates after which the figures get worse."""
-    return LRScheduler(lambda epoch: 0.02 if epoch < 2 else 3.0)
+    return LRScheduler(lambda epoch: 0.02 if epoch < 2 else 30.0)
 
 
 def test_the_weights_of_the_best_epoch_are_a_file_of_their_own(tmp_path):
