@@ -225,7 +225,8 @@ class Decoder:
                 raise InvalidFile("an array of bools has other numbers")
             return np.frombuffer(numbers.tobytes(), dtype=dtype).reshape(shape).copy()
         items = self._items(part)
-        if dtype.itemsize * len(items) > _MOST_TEXT:
+        # NumPy 2.0 gives the size of very long texts as a negative number.
+        if not 0 <= dtype.itemsize * len(items) <= _MOST_TEXT:
             raise InvalidFile("an array of texts is too large")
         array = np.empty(len(items), dtype=dtype)
         for place, item in enumerate(items):
