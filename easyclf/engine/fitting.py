@@ -159,7 +159,9 @@ class Fitting:
             check_validation(train, valid)
         self._reader, self._encoder = reader, encoder
         self._device = resolve_device(settings.device)
-        self._graphs = Graphs(self._device) if settings.compile == "graph" else None
+        self._graphs = None
+        if settings.compile == "graph":
+            self._graphs = Graphs(self._device, is_deterministic=settings.deterministic)
         self._precision = resolve_precision(settings.precision, self._device)
         self._precision.choice = OutputChoice(settings.output)
         self._given = Given(settings.module, settings.module_keywords)

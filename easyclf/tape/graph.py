@@ -34,14 +34,21 @@ class Graphs:
     ----------
     device : torch.device
         The device of the training.
+    is_deterministic : bool, default=False
+        Whether the user wants torch's deterministic algorithms, under which nothing is recorded.
 
     Raises
     ------
     ValueError
-        If it is no device whose work can be captured.
+        If it is no device whose work can be captured, or nothing is recorded.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, is_deterministic: bool = False) -> None:
+        if is_deterministic:
+            raise ValueError(
+                "`compile` is 'graph' and `deterministic` is True, but nothing is recorded under "
+                "deterministic=True; use compile='auto', or deterministic=False."
+            )
         self._capture: Capture | None = graph_capture(device)
         self._has_captured = False
 

@@ -205,3 +205,10 @@ def test_rates_that_change_count_beside_a_graph_on_a_gpu(replays):
 
     assert replays[0] > 100
     np.testing.assert_allclose(graphed.history_["loss"], plain.history_["loss"], atol=1e-4)
+
+
+def test_nothing_is_captured_of_a_training_that_is_never_recorded(network, blobs):
+    clf = Estimator(network, compile="graph", deterministic=True)
+
+    with pytest.raises(ValueError, match=r"'graph' and `deterministic` is True.*compile='auto'"):
+        clf.fit(*blobs)
