@@ -13,20 +13,13 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from easyclf.archives import Archive, other_versions, read_archive, write_archive
 from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
+from easyclf.files import PathLike, check_target, naming
 from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded, is_forwarded, suggestion
-from easyclf.persistence import (
-    Archive,
-    PathLike,
-    check_target,
-    naming,
-    other_versions,
-    read_archive,
-    write_archive,
-)
 from easyclf.predictor import Predictor
 from easyclf.weights import InitialWeights, read_weights, write_weights
 

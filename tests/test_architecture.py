@@ -23,7 +23,8 @@ FLOORS = {
         "determinism",
         "documents",
         "safetensors",
-        "persistence",
+        "files",
+        "archives",
         "run",
     ],
     "ground": [

@@ -16,8 +16,8 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import saved_modules
-from easyclf import MLP, Checkpoint, EarlyStopping, Estimator, InvalidFile, persistence
-from easyclf.persistence import read_archive, write_archive
+from easyclf import MLP, Checkpoint, EarlyStopping, Estimator, InvalidFile, archives
+from easyclf.archives import read_archive, write_archive
 from easyclf.saving import VERSION
 from saved_modules import Ending, Halves, Lazy, Net, Pictures, make_net
 
@@ -637,7 +637,7 @@ def test_another_version_is_told_once_with_both(blobs, tmp_path, monkeypatch, na
     path = tmp_path / "clf.easyclf"
     clf = fitted(*blobs)
     with monkeypatch.context() as patched:
-        patched.setattr(persistence, "_versions", lambda: {**VERSIONS, name: "0.1.2"})
+        patched.setattr(archives, "_versions", lambda: {**VERSIONS, name: "0.1.2"})
         clf.save(path)
 
     words = f"was written with {name} 0.1.2, and is read with {name} {re.escape(VERSIONS[name])}: "
@@ -654,7 +654,7 @@ def test_another_version_is_told_once_with_both(blobs, tmp_path, monkeypatch, na
 def test_a_repaired_version_is_not_told(blobs, tmp_path, monkeypatch):
     repaired = {n: ".".join([*here.split(".")[:2], "99"]) for n, here in VERSIONS.items()}
     with monkeypatch.context() as patched:
-        patched.setattr(persistence, "_versions", lambda: repaired)
+        patched.setattr(archives, "_versions", lambda: repaired)
         fitted(*blobs).save(tmp_path / "clf.easyclf")
 
     Estimator.load(tmp_path / "clf.easyclf")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from easyclf.archives import Archive, read_archive, write_archive
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.monitoring import (
     check_at_least,
@@ -22,14 +23,7 @@ from easyclf.callbacks.monitoring import (
 from easyclf.callbacks.records import check_folder
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
-from easyclf.persistence import (
-    Archive,
-    PathLike,
-    check_writable,
-    read_archive,
-    remove_unfinished,
-    write_archive,
-)
+from easyclf.files import PathLike, check_writable, remove_unfinished
 from easyclf.state import TrainingState
 from easyclf.weights import weights_of, write_weights
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn, cast
 import torch
 from torch import nn
 
+from easyclf.archives import Archive
 from easyclf.callbacks import Callback, checkpoint_among
 from easyclf.codec import CannotBeStored, Decoder, Encoder
 from easyclf.data import Source
@@ -17,7 +18,6 @@ from easyclf.engine.identity import differences
 from easyclf.exceptions import InvalidFile
 from easyclf.history import History, columns_of, rows_of
 from easyclf.optimizers import load_state
-from easyclf.persistence import Archive
 from easyclf.precision import Precision
 from easyclf.snapshots import Snapshot, names_in
 from easyclf.state import TrainingState
