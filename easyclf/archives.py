@@ -13,7 +13,7 @@ import platform
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version as installed_version
@@ -42,7 +42,7 @@ _LONGEST_LIST = 2**18
 _CHUNK = 2**20
 # Packages whose versions can change answers, and how many numbers of a version have to be the
 # same: the last one counts repairs.
-_COMPARED, _COMPARED_NUMBERS = ("torch", "numpy", "scikit-learn"), 2
+COMPARED, _COMPARED_NUMBERS = ("torch", "numpy", "scikit-learn"), 2
 # Who reads the kinds of files.
 _READERS = {
     "estimator": "; `Estimator.load` reads it",
@@ -286,26 +286,51 @@ def _check_beginning(file: BufferedReader) -> None:
 @cache
 def _versions() -> dict[str, str]:
     """The versions of what writes; it takes milliseconds to look them up."""
-    versions = {name: installed_version(name) for name in ("easyclf", *_COMPARED)}
+    versions = {name: installed_version(name) for name in ("easyclf", *COMPARED)}
     return {"python": platform.python_version(), **versions}
 
 
-def other_versions(written_by: Mapping[str, JSON]) -> list[tuple[str, str, str]]:
+class OtherVersion(NamedTuple):
+    """A package of which a file names another version than is installed.
+
+    Attributes
+    ----------
+    name : str
+        The package.
+    there, here : str
+        Its version in the file, and the installed one.
+    """
+
+    name: str
+    there: str
+    here: str
+
+
+def other_versions(
+    written_by: Mapping[str, JSON], packages: Sequence[str] = COMPARED
+) -> list[OtherVersion]:
     """List the packages of which a file names another version than is installed.
 
     Parameters
     ----------
     written_by : mapping of str to JSON
         The versions that the file names.
+    packages : sequence of str, default=("torch", "numpy", "scikit-learn")
+        Those that are compared; "easyclf" may be among them.
 
     Returns
     -------
-    others : list of tuple of str
-        The name of a package, its version in the file, and the installed one: those of torch,
-        NumPy and scikit-learn that differ in one of the first two numbers.
+    others : list of OtherVersion
+        Those that differ in one of the first two numbers.
     """
-    pairs = [(name, str(written_by.get(name))[:50], _versions()[name]) for name in _COMPARED]
-    return [(name, there, here) for name, there, here in pairs if _release(there) != _release(here)]
+    pairs = [OtherVersion(n, str(written_by.get(n))[:50], _versions()[n]) for n in packages]
+    return [other for other in pairs if _release(other.there) != _release(other.here)]
+
+
+def show_versions(others: Sequence[OtherVersion]) -> tuple[str, str]:
+    """Name packages with their versions in a file, and with the installed ones."""
+    there = ", ".join(f"{other.name} {other.there}" for other in others)
+    return there, ", ".join(f"{other.name} {other.here}" for other in others)
 
 
 def _release(version: str) -> list[str]:

@@ -23,6 +23,7 @@ FLOORS = {
         "determinism",
         "documents",
         "safetensors",
+        "locks",
         "files",
         "archives",
         "run",
