@@ -101,6 +101,21 @@ def test_a_forked_process_that_leaves_by_an_error_lets_nothing_go(tmp_path):
         os._exit(0)
 
 
+def test_a_forked_process_holds_nothing_of_what_was_held(tmp_path):
+    """It may have the folder as soon as the first one has let it go."""
+    read, write = os.pipe()
+    with holding(tmp_path):
+        process = os.fork()
+        if not process:
+            os.read(read, 1)
+            os._exit(not is_free(tmp_path))
+    os.write(write, b"!")
+
+    assert os.waitpid(process, 0)[1] == 0
+    os.close(read)
+    os.close(write)
+
+
 def test_a_file_that_was_removed_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
     """Who had it before removed it between its opening and its locking."""
     taken, real = [], fcntl.lockf

@@ -528,23 +528,24 @@ def test_a_run_that_begins_while_another_one_is_on_is_refused(parameters, tmp_pa
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_a_run_of_another_process_keeps_the_folder_until_that_is_gone(tmp_path):
     (tmp_path / "run").mkdir()
-    (read, is_on), (wait, end) = os.pipe(), os.pipe()
+    read, is_on = os.pipe()
     process = os.fork()
     if not process:
         with holding(tmp_path / "run"):
             os.write(is_on, b"!")
-            os.read(wait, 1)
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.read(read, 1)
+            signal.pause()
+    try:
+        assert os.read(read, 1)
+        assert is_refused(tmp_path / "run")
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(read)
+        os.close(is_on)
 
-    assert is_refused(tmp_path / "run")
-    os.write(end, b"!")
-    os.waitpid(process, 0)
     assert names(tmp_path / "run") == [".lock"]
     fit(estimator(tmp_path / "run", epochs=1))
     assert names(tmp_path / "run") == ["epoch-000001.ckpt"]
-    for descriptor in (read, is_on, wait, end):
-        os.close(descriptor)
 
 
 def test_a_fit_that_never_begins_leaves_no_folder_and_keeps_none(tmp_path):
