@@ -79,7 +79,6 @@ def _locking(path: Path) -> Iterator[bool]:
 
 def _open_locked(path: Path) -> int | None:
     """Open a file and lock it; None if another process has locked it."""
-    assert sys.platform != "win32"
     n_tries = 0
     while True:
         n_tries += 1
