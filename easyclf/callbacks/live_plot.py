@@ -17,7 +17,7 @@ from easyclf.callbacks.loggers import is_in_notebook, is_main_process
 from easyclf.callbacks.records import check_folder, telling_who_writes
 from easyclf.checks import import_optional
 from easyclf.displays import TrainingDisplay
-from easyclf.persistence import PathLike, check_writable, replacing
+from easyclf.files import PathLike, check_writable, replacing
 from easyclf.state import TrainingState
 
 if TYPE_CHECKING:
