@@ -14,9 +14,6 @@ from torch.overrides import TorchFunctionMode
 from easyclf.device import HOST, generator_state, set_generator_state
 
 Value = TypeVar("Value")
-# Numbers that are joined in less time than the sums of a few tensors take to begin: found again by
-# `python -m benchmarks`, blobs.
-_MOST_JOINED = 2**14
 
 
 class Snapshot:
@@ -164,23 +161,13 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
 def _sums(tensors: list[torch.Tensor]) -> Iterator[float]:
     """The sums of tensors, or other numbers that are finite only if theirs are."""
     if all(tensor.is_cpu for tensor in tensors):
-        for tensor in _joined(tensors):
+        for tensor in tensors:
             yield tensor.sum().item()
     else:
         norms = _norms(tensors)
         if len({norm.device for norm in norms}) > 1:
             norms = [norm.to(norms[0].device) for norm in norms]
         yield torch.stack(norms).sum().item()
-
-
-def _joined(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Join small tensors, since each sum takes longer than the numbers of one."""
-    if sum(map(torch.Tensor.numel, tensors)) > _MOST_JOINED:
-        return tensors
-    try:
-        return [torch._C._nn.flatten_dense_tensors(tensors)]
-    except (AttributeError, RuntimeError, TypeError):  # private, and for one dtype
-        return tensors
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
