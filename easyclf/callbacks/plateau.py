@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from easyclf.callbacks.base import Callback
+from easyclf.callbacks.course import set_number
 from easyclf.callbacks.monitoring import (
     check_at_least,
     check_measured,
     is_of_another_quantity,
     sign_of,
 )
-from easyclf.callbacks.schedules import set_number
 from easyclf.state import TrainingState
 
 
