@@ -50,16 +50,6 @@ def tensors_of(x: Tensors) -> tuple[torch.Tensor, ...]:
     return tuple(x.values()) if isinstance(x, dict) else x
 
 
-def repeated(x: Tensors, n_rows: int) -> Tensors:
-    """Make n_rows rows of the inputs of shape (n_given, ...), those repeated as often as needed."""
-
-    def taken(part: torch.Tensor) -> torch.Tensor:
-        return part[torch.arange(n_rows, device=part.device) % len(part)]
-
-    rows: Tensors = apply(taken, x)
-    return rows
-
-
 def first_of(x: Tensors) -> torch.Tensor:
     """Take the first of several inputs, or the only one, of shape (n_rows, ...)."""
     return x if isinstance(x, torch.Tensor) else tensors_of(x)[0]

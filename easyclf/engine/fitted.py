@@ -24,7 +24,7 @@ from easyclf.history import History
 from easyclf.metrics import Answered, Metrics
 from easyclf.mlp import MLP
 from easyclf.modules import draws_nothing
-from easyclf.nested import repeated
+from easyclf.nested import Tensors, apply
 from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
 from easyclf.snapshots import copied_to_host
@@ -262,3 +262,13 @@ class FittedAttribute(Generic[Part]):
 
     def __set__(self, estimator: Any, part: Part) -> None:
         estimator._fitted = replace(estimator._fitted, **{self._part: part})
+
+
+def repeated(x: Tensors, n_rows: int) -> Tensors:
+    """Make n_rows rows of the inputs of shape (n_given, ...), those repeated as often as needed."""
+
+    def taken(part: torch.Tensor) -> torch.Tensor:
+        return part[torch.arange(n_rows, device=part.device) % len(part)]
+
+    rows: Tensors = apply(taken, x)
+    return rows

@@ -178,9 +178,9 @@ def _advise_on_width(module: nn.Module, error: Exception) -> str:
         if frame.f_code is nn.Linear.forward.__code__:
             layer, x = frame.f_locals["self"], frame.f_locals["input"]
             if isinstance(x, torch.Tensor) and x.ndim and x.shape[-1] != layer.in_features:
-                names = (name for name, part in module.named_modules() if part is layer)
+                name = next((name for name, part in module.named_modules() if part is layer), "")
                 return (
-                    f" Its layer {next(names, '') or type(layer).__name__!r} takes "
+                    f" {f'Its layer {name!r}' if name else type(layer).__name__} takes "
                     f"{layer.in_features} numbers a row, and was given {x.shape[-1]}."
                 )
     return ""

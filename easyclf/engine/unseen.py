@@ -10,7 +10,7 @@ from torch import nn
 
 from easyclf.data import InputFormat, Reader, Rows
 from easyclf.device import HOST, resolve_device, to_device
-from easyclf.engine.fitted import Fitted
+from easyclf.engine.fitted import Fitted, repeated
 from easyclf.engine.fitting import Settings
 from easyclf.engine.given import Given
 from easyclf.engine.probing import ProbedModule, probe_module
@@ -18,7 +18,7 @@ from easyclf.heads import Head, build_head
 from easyclf.history import History
 from easyclf.mlp import MLP
 from easyclf.modules import freeze
-from easyclf.nested import Tensors, apply, repeated
+from easyclf.nested import Tensors, apply
 from easyclf.optimizers import build_optimizer
 from easyclf.output_choice import OutputChoice
 from easyclf.precision import resolve_precision
