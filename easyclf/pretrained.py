@@ -89,11 +89,8 @@ class Pretrained(Predictor):
         estimator = cls(**{**_taken(cls, own), **parameters})
         estimator._check_parameters()
         device = resolve_device(estimator.device)
-        # Tensors that are made here can be trained.
-        with torch.inference_mode(False):
-            copied = copy.deepcopy(module).to(device, precision_dtype(estimator.precision)).eval()
         estimator._fitted = Unseen(
-            copied,
+            copy.deepcopy(module).to(device, precision_dtype(estimator.precision)).eval(),
             encoder,
             Given(estimator.module, forwarded(vars(estimator), "module")),
             device,

@@ -96,7 +96,6 @@ class ReduceLROnPlateau(Callback):
         """Count the epoch, and lower the rate if it is time."""
         if self._cooling:
             self._cooling -= 1
-            self._waited = 0
         figure = state.logs[self.monitor]
         if self._is_better(figure):
             self._best, self._waited = figure, 0

@@ -444,6 +444,7 @@ def test_what_watches_another_quantity_begins_afresh(kind, tmp_path):
 
 
 BY_LOSS = {"schedule": "plateau", "patience": 0}
+OF_THE_FIRST = {"schedule": "LambdaLR", "lr_lambda": lambda epoch: 0.5**epoch}
 HALVING = {"schedule": "ExponentialLR", "gamma": 0.5}
 
 
@@ -452,9 +453,10 @@ HALVING = {"schedule": "ExponentialLR", "gamma": 0.5}
     [
         (BY_LOSS, {**BY_LOSS, "monitor": "val_accuracy"}, [1, 1, 0.1, 0.1, 0.1, 0.01]),
         (BY_LOSS, HALVING, [1, 1, 0.1, 0.1, 0.05, 0.025]),
+        (BY_LOSS, OF_THE_FIRST, [1, 1, 0.1, 0.1, 0.05, 0.025]),
         (HALVING, BY_LOSS, [1, 0.5, 0.25, 0.25, 0.25, 0.025]),
     ],
-    ids=["another quantity", "a schedule of none", "a schedule of one"],
+    ids=["another quantity", "a schedule of none", "one of the first rate", "a schedule of one"],
 )
 def test_a_schedule_of_another_quantity_begins_afresh_at_the_rate_so_far(
     before, after, rates, tmp_path

@@ -113,6 +113,13 @@ def test_one_cycle_moves_on_by_the_step_over_the_whole_run():
     assert clf.history_["lr"].tolist() == steps[3::4]
 
 
+def test_a_schedule_that_is_taken_ahead_in_parts_is_the_same():
+    _, steps = fit(LRScheduler("OneCycleLR"), epochs=70)
+
+    expected = rates_of_torch(lambda opt: lr_scheduler.OneCycleLR(opt, 0.5, total_steps=280), 279)
+    assert steps[:-1] == expected
+
+
 def test_one_cycle_may_move_on_by_the_epoch():
     clf, _ = fit(LRScheduler("OneCycleLR", every="epoch"))
 
