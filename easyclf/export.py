@@ -22,9 +22,9 @@ from easyclf.checks import first_line_of, import_optional
 from easyclf.data import InputFormat, Rows
 from easyclf.device import HOST
 from easyclf.engine import Fitted
+from easyclf.files import PathLike, check_path, check_target, replacing
 from easyclf.mlp import MLP
 from easyclf.nested import Tensors, apply, like, named_tensors, tensors_of
-from easyclf.persistence import PathLike, check_path, check_target, replacing
 from easyclf.precision import FullPrecision
 from easyclf.randomness import isolated
 

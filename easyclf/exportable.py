@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from easyclf.export import export
-from easyclf.persistence import PathLike
+from easyclf.files import PathLike
 from easyclf.predictor import Predictor
 
 

@@ -13,20 +13,19 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from easyclf.archives import (
+    Archive,
+    other_versions,
+    read_archive,
+    show_versions,
+    write_archive,
+)
 from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
+from easyclf.files import PathLike, check_target, naming
 from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded
-from easyclf.persistence import (
-    Archive,
-    PathLike,
-    check_target,
-    naming,
-    other_versions,
-    read_archive,
-    write_archive,
-)
 from easyclf.predictor import Predictor
 from easyclf.weights import InitialWeights, read_weights, write_weights
 
@@ -301,8 +300,7 @@ def _warn_of_versions(path: PathLike, archive: Archive) -> None:
     """Warn if the answers may not be the same to the last bit."""
     others = other_versions(archive.written_by)
     if others:
-        there = ", ".join(f"{name} {version}" for name, version, _ in others)
-        here = ", ".join(f"{name} {version}" for name, _, version in others)
+        there, here = show_versions(others)
         warnings.warn(
             f"{str(path)!r} was written with {there}, and is read with {here}: its answers may "
             "differ. Compare some of them; `save` then writes the present versions.",

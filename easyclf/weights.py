@@ -13,8 +13,8 @@ from torch.nn.parameter import is_lazy
 
 from easyclf.device import HOST
 from easyclf.exceptions import InvalidFile
+from easyclf.files import PathLike, reading, replacing
 from easyclf.mlp import MLP
-from easyclf.persistence import PathLike, reading, replacing
 from easyclf.safetensors import read_tensors, write_tensors
 
 # How alike two names have to be, to be shown as a pair.

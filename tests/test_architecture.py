@@ -23,7 +23,9 @@ FLOORS = {
         "determinism",
         "documents",
         "safetensors",
-        "persistence",
+        "locks",
+        "files",
+        "archives",
         "run",
     ],
     "ground": [

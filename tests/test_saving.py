@@ -16,8 +16,8 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 import saved_modules
-from easyclf import MLP, Checkpoint, EarlyStopping, Estimator, InvalidFile, persistence
-from easyclf.persistence import read_archive, write_archive
+from easyclf import MLP, Checkpoint, EarlyStopping, Estimator, InvalidFile, archives
+from easyclf.archives import read_archive, write_archive
 from easyclf.saving import VERSION
 from saved_modules import Ending, Halves, Lazy, Net, Pictures, make_net
 
@@ -472,6 +472,25 @@ def test_weights_of_another_architecture_are_listed(blobs, tmp_path):
         Estimator.load(path, module=Net, module__hidden=5)
 
 
+def reading_its_numbers(n_features, n_classes):
+    """A factory that cannot build without memory."""
+    module = Net(n_features, n_classes, hidden=5)
+    return module if module.first.weight.sum().item() else None
+
+
+@pytest.mark.parametrize("module", [Net(4, 3, hidden=5), reading_its_numbers])
+def test_an_instance_of_another_shape_is_told_what_to_pass(blobs, module, tmp_path):
+    path = tmp_path / "clf.easyclf"
+    fitted(*blobs, module=Net).save(path)
+
+    with pytest.raises(InvalidFile, match="cannot be read: its weights do not fit Net: ") as told:
+        Estimator.load(path, module=module)
+
+    assert "`first.weight` has shape (6, 4), not (5, 4)" in str(told.value)
+    assert "; pass a `module`, with its `module__*`, of the sizes that were" in str(told.value)
+    assert "`load_weights(file, strict=False)`, from a file of `save_weights`" in str(told.value)
+
+
 def test_files_are_for_their_class_of_estimators(blobs, tmp_path):
     class Narrow(Estimator):
         def __init__(self, units=3, **parameters):
@@ -637,7 +656,7 @@ def test_another_version_is_told_once_with_both(blobs, tmp_path, monkeypatch, na
     path = tmp_path / "clf.easyclf"
     clf = fitted(*blobs)
     with monkeypatch.context() as patched:
-        patched.setattr(persistence, "_versions", lambda: {**VERSIONS, name: "0.1.2"})
+        patched.setattr(archives, "_versions", lambda: {**VERSIONS, name: "0.1.2"})
         clf.save(path)
 
     words = f"was written with {name} 0.1.2, and is read with {name} {re.escape(VERSIONS[name])}: "
@@ -654,7 +673,7 @@ def test_another_version_is_told_once_with_both(blobs, tmp_path, monkeypatch, na
 def test_a_repaired_version_is_not_told(blobs, tmp_path, monkeypatch):
     repaired = {n: ".".join([*here.split(".")[:2], "99"]) for n, here in VERSIONS.items()}
     with monkeypatch.context() as patched:
-        patched.setattr(persistence, "_versions", lambda: repaired)
+        patched.setattr(archives, "_versions", lambda: repaired)
         fitted(*blobs).save(tmp_path / "clf.easyclf")
 
     Estimator.load(tmp_path / "clf.easyclf")

@@ -6,6 +6,7 @@ from easyclf.callbacks.base import give_results as give_results
 from easyclf.callbacks.base import results_of as results_of
 from easyclf.callbacks.checkpoints import Checkpoint
 from easyclf.callbacks.checkpoints import checkpoint_among as checkpoint_among
+from easyclf.callbacks.checkpoints import keeping_others_out as keeping_others_out
 from easyclf.callbacks.checkpoints import kept_seed as kept_seed
 from easyclf.callbacks.live_plot import LivePlot
 from easyclf.callbacks.loggers import AccuracyLogger, ProgressBar

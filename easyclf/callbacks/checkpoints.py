@@ -7,11 +7,12 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import torch
 
+from easyclf.archives import Archive, read_archive, write_archive
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.monitoring import (
     check_at_least,
@@ -22,14 +23,8 @@ from easyclf.callbacks.monitoring import (
 from easyclf.callbacks.records import check_folder
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
-from easyclf.persistence import (
-    Archive,
-    PathLike,
-    check_writable,
-    read_archive,
-    remove_unfinished,
-    write_archive,
-)
+from easyclf.files import PathLike, check_writable, remove_unfinished
+from easyclf.locks import holding
 from easyclf.state import TrainingState
 from easyclf.weights import weights_of, write_weights
 
@@ -81,14 +76,24 @@ class Checkpoint(Callback):
     Raises
     ------
     ValueError
-        At the start of `fit`, if the folder has the checkpoint of another training: each parameter
-        that differs is named. If `monitor` will not be measured.
+        At the start of `fit`, if another `fit` is writing into the folder at that time, of this
+        process or of another one. If the folder has the checkpoint of another training: each
+        parameter that differs is named. If `monitor` will not be measured.
     OSError
         At the start of `fit`, if the folder cannot be written. A checkpoint that cannot be written
         later, as on a full disk, costs one warning, not the run.
 
+    Warns
+    -----
+    UserWarning
+        If a run goes on that was kept by another version of torch, NumPy, scikit-learn or easyclf,
+        of which more than the last number differs. For each checkpoint that is damaged.
+
     Notes
     -----
+    While a run is on, the file `.lock` in the folder keeps others out, where the system has locks
+    of POSIX.
+
     An epoch that a callback cuts short, as `TimeLimit` does, is not kept: the next `fit` does it
     from its beginning. What a callback of your own remembers of a run is kept if it has
     `state_dict` and `load_state_dict`; see `Callback`.
@@ -125,7 +130,7 @@ class Checkpoint(Callback):
         self.resume = resume
 
     def on_train_begin(self, state: TrainingState) -> None:
-        """Check the settings and the folder, before any work that could be lost."""
+        """Check the settings, before any work that could be lost."""
         for name in ("every", "keep"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
@@ -142,22 +147,43 @@ class Checkpoint(Callback):
         self.best_score_: float | None = None
         self.best_epoch_: int | None = None
         self._has_warned = False
-        folder = self._prepare_folder()
         # Those of other runs, which the first one of this run takes the place of.
-        self._older = [] if self.resume else _checkpoints_in(folder)
+        self._older = [] if self.resume else _checkpoints_in(Path(self.path))
         self._written: list[Path] = []
 
-    def _prepare_folder(self) -> Path:
-        """Make the folder, remove what a process that died has left, and try to write there."""
+    @contextmanager
+    def keeping_others_out(self) -> Iterator[None]:
+        """Have the folder for this run alone, before its files are read.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        ValueError
+            If another run has it.
+        """
         folder = _folder_of(self.path)
-        try:
-            folder.mkdir(exist_ok=True)
-            remove_unfinished(folder, _WRITTEN)
-            check_writable(folder / "writable")
-        except OSError as error:
-            error.add_note(f"Checkpoint cannot write into the folder {str(self.path)!r}.")
-            raise
-        return folder
+        is_new = not folder.exists()
+        with ExitStack() as held:
+            try:
+                folder.mkdir(exist_ok=True)
+                # What fails before the first checkpoint leaves no empty folder behind.
+                if is_new:
+                    held.callback(_remove_if_empty, folder)
+                is_alone = held.enter_context(holding(folder))
+                if is_alone:
+                    remove_unfinished(folder, _WRITTEN)
+                    check_writable(folder / "writable")
+            except OSError as error:
+                error.add_note(f"Checkpoint cannot write into the folder {str(self.path)!r}.")
+                raise
+            if not is_alone:
+                raise ValueError(
+                    f"Checkpoint has the `path` {str(self.path)!r}, where another training is "
+                    "under way; each needs a folder of its own. Give another `path`, or wait until "
+                    "that one has ended."
+                )
+            yield
 
     def on_epoch_end(self, state: TrainingState) -> None:
         """Keep the weights of the best epoch."""
@@ -246,13 +272,13 @@ class Checkpoint(Callback):
             path for path in _checkpoints_in(Path(self.path)) if _epoch_of(path) <= epoch
         ]
 
-    def newest(self) -> Archive | None:
+    def newest(self, *, warns: bool = True) -> Archive | None:
         """Read the newest whole checkpoint; None where there is none, or none is wanted.
 
-        Warns
-        -----
-        UserWarning
-            For each newer one that is damaged.
+        Parameters
+        ----------
+        warns : bool, default=True
+            Whether a warning is given of each newer one that is damaged.
         """
         if not self.resume:
             return None
@@ -260,9 +286,12 @@ class Checkpoint(Callback):
             try:
                 return read_archive(path, kind=_KIND, version=_VERSION)
             except (InvalidFile, FileNotFoundError) as error:
-                warnings.warn(
-                    f"Checkpoint goes on without {path.name!r}: {error}", UserWarning, stacklevel=2
-                )
+                if warns:
+                    warnings.warn(
+                        f"Checkpoint goes on without {path.name!r}: {error}",
+                        UserWarning,
+                        stacklevel=2,
+                    )
         return None
 
     def forget(self) -> None:
@@ -289,10 +318,27 @@ def checkpoint_among(callbacks: Iterable[Callback]) -> Checkpoint | None:
     return among[0] if among else None
 
 
+@contextmanager
+def keeping_others_out(callbacks: Iterable[Callback]) -> Iterator[None]:
+    """Have the folder of the `Checkpoint` for one run alone; nothing is done without one.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written.
+    ValueError
+        If another run has it, or there are several.
+    """
+    checkpoint = checkpoint_among(callbacks)
+    with nullcontext() if checkpoint is None else checkpoint.keeping_others_out():
+        yield
+
+
 def kept_seed(callbacks: Iterable[Callback]) -> int | None:
     """Look up the seed of the run that is to be gone on with; None where there is none."""
     checkpoint = checkpoint_among(callbacks)
-    archive = None if checkpoint is None else checkpoint.newest()
+    # The run reads it again once it has the folder for itself, and warns then.
+    archive = None if checkpoint is None else checkpoint.newest(warns=False)
     match None if archive is None else archive.documents.get("run"):
         case {"seed": int(seed)}:
             return seed
@@ -305,6 +351,11 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_epoch_of)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def _epoch_of(path: Path) -> int:

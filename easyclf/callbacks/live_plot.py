@@ -18,7 +18,7 @@ from easyclf.callbacks.records import check_folder, telling_who_writes
 from easyclf.checks import import_optional
 from easyclf.constraints import is_integer
 from easyclf.displays import TrainingDisplay
-from easyclf.persistence import PathLike, check_writable, replacing
+from easyclf.files import PathLike, check_writable, replacing
 from easyclf.state import TrainingState
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from easyclf.callbacks.base import Callback
-from easyclf.persistence import PathLike, check_path
+from easyclf.files import PathLike, check_path
 from easyclf.state import TrainingState
 
 Row = dict[str, float]

@@ -8,7 +8,7 @@ from typing import Any
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.records import check_folder, row_of, telling_who_writes
 from easyclf.checks import import_optional
-from easyclf.persistence import PathLike
+from easyclf.files import PathLike
 from easyclf.state import TrainingState
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from easyclf.callbacks import Callback
+from easyclf.callbacks import Callback, keeping_others_out
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
 from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
@@ -187,27 +187,28 @@ class Fitting:
             If a batch does not fit into memory; it says how many rows do.
         """
         settings = self._settings
-        resumption = self._resumption = self._find_resumption(callbacks)
-        # Their products may round otherwise, and whether they are played depends on callbacks.
-        uses_tapes = settings.compile in ("auto", "graph") and not settings.deterministic
-        uses_tapes &= not resumption.tapes_differ
-        try:
-            return self._run(callbacks, uses_tapes=uses_tapes)
-        except TapeDiffers as difference:
-            resumption.begin_anew()
-            if self._initial is not None:
-                # Whoever makes modules for the user may give the same weights again.
-                self._initial.restore()
-            name = "the module" if self.fitted is None else type(self.fitted.module).__name__
-            warnings.warn(
-                f"A recording of {name} did not do what {name} does ({difference}); the fit begins "
-                "again without recordings. Use compile=False to save that time.",
-                UserWarning,
-                stacklevel=4,
-            )
-            # An interruption before training begins anew leaves nothing of this.
-            self.fitted = None
-        return self._run(callbacks, uses_tapes=False)
+        with keeping_others_out(callbacks):
+            resumption = self._resumption = self._find_resumption(callbacks)
+            # Their products may round otherwise, and whether they are played depends on callbacks.
+            uses_tapes = settings.compile in ("auto", "graph") and not settings.deterministic
+            uses_tapes &= not resumption.tapes_differ
+            try:
+                return self._run(callbacks, uses_tapes=uses_tapes)
+            except TapeDiffers as difference:
+                resumption.begin_anew()
+                if self._initial is not None:
+                    # Whoever makes modules for the user may give the same weights again.
+                    self._initial.restore()
+                name = "the module" if self.fitted is None else type(self.fitted.module).__name__
+                warnings.warn(
+                    f"A recording of {name} did not do what {name} does ({difference}); the fit "
+                    "begins again without recordings. Use compile=False to save that time.",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                # An interruption before training begins anew leaves nothing of this.
+                self.fitted = None
+            return self._run(callbacks, uses_tapes=False)
 
     def _run(self, callbacks: Sequence[Callback], *, uses_tapes: bool) -> Fitted:
         with (

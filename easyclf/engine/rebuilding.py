@@ -17,7 +17,7 @@ from easyclf.device import HOST, NOWHERE
 from easyclf.engine.given import Given
 from easyclf.exceptions import InvalidFile
 from easyclf.modules import ModuleLike
-from easyclf.weights import Differences
+from easyclf.weights import Differences, weights_of
 
 # Calls of torch's functions that a module with so many weights may make in its constructor.
 _CALLS_AT_ALL, _CALLS_PER_TENSOR = 10_000, 1_000
@@ -122,7 +122,9 @@ def rebuild(given: Given, weights: Mapping[str, torch.Tensor], *, is_known: bool
         keywords = {**published, **given.keywords, "weights": None}
         given = replace(given, keywords=keywords)
     if isinstance(given.module, nn.Module):
-        return given.built(given.row_shape, given.n_outputs)[1]
+        module = given.built(given.row_shape, given.n_outputs)[1]
+        _check_weights(module, weights, is_known=is_known)
+        return module
     try:
         with NOWHERE, _FewCalls(len(weights)):
             skeleton = given.built(given.row_shape, given.n_outputs)[1]
@@ -131,13 +133,28 @@ def rebuild(given: Given, weights: Mapping[str, torch.Tensor], *, is_known: bool
         if is_known:
             raise
     else:
-        differences = Differences.between(skeleton.state_dict(), weights)
-        if differences:
-            raise InvalidFile(
-                f"its weights do not fit {type(skeleton).__name__}: {differences.describe()}"
-            )
+        _check_weights(skeleton, weights, is_known=is_known)
     with torch.device(HOST):
-        return given.built(given.row_shape, given.n_outputs)[1]
+        module = given.built(given.row_shape, given.n_outputs)[1]
+    _check_weights(module, weights, is_known=is_known)
+    return module
+
+
+def _check_weights(
+    module: nn.Module, weights: Mapping[str, torch.Tensor], *, is_known: bool
+) -> None:
+    """Refuse weights of any shapes that are those of another module."""
+    differences = Differences.between(weights_of(module), weights)
+    if differences:
+        advice = (
+            "; pass a `module`, with its `module__*`, of the sizes that were saved. Some of the "
+            "weights alone are taken by `load_weights(file, strict=False)`, from a file of "
+            "`save_weights`"
+        )
+        raise InvalidFile(
+            f"its weights do not fit {type(module).__name__}: {differences.describe()}"
+            f"{'' if is_known else advice}"
+        )
 
 
 class _FewCalls(TorchFunctionMode):

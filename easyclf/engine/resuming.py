@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
 import torch
 from torch import nn
 
+from easyclf.archives import COMPARED, Archive, other_versions, show_versions
 from easyclf.callbacks import Callback, checkpoint_among
 from easyclf.codec import CannotBeStored, Decoder, Encoder
 from easyclf.data import Source
@@ -17,7 +19,6 @@ from easyclf.engine.identity import differences
 from easyclf.exceptions import InvalidFile
 from easyclf.history import History, columns_of, rows_of
 from easyclf.optimizers import load_state
-from easyclf.persistence import Archive
 from easyclf.precision import Precision
 from easyclf.snapshots import Snapshot, names_in
 from easyclf.state import TrainingState
@@ -137,6 +138,7 @@ class Resumption:
             self._first_epoch + epochs,
         )
         self._archive, self._kept, self.tapes_differ = archive, kept, kept.tapes_differ
+        self._warn_of_versions(archive, kept.epoch)
 
     def _check(
         self, kept: Kept, rows: list[dict[str, float]], history: History, epochs: int
@@ -169,6 +171,20 @@ class Resumption:
             f"{kept.epoch} of another training: {what}. Give another `path`, or resume=False to "
             "begin anew in its place."
         )
+
+    def _warn_of_versions(self, archive: Archive, epoch: int) -> None:
+        """Warn if the run may not end as one that was never cut short."""
+        assert self._checkpoint is not None
+        others = other_versions(archive.written_by, ("easyclf", *COMPARED))
+        if others:
+            there, here = show_versions(others)
+            warnings.warn(
+                f"Checkpoint has the `path` {str(self._checkpoint.path)!r}, where epoch {epoch} "
+                f"was written with {there}, and goes on with {here}: the run may end with other "
+                "weights than one that was never cut short. Use resume=False to begin anew.",
+                UserWarning,
+                stacklevel=2,
+            )
 
     @property
     def is_on(self) -> bool:

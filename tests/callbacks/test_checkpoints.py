@@ -3,7 +3,9 @@
 import contextlib
 import errno
 import io
+import os
 import pickletools
+import re
 import signal
 import zipfile
 
@@ -33,9 +35,11 @@ from easyclf import (
     TimeLimit,
     TrainingDiverged,
     Unfreeze,
+    archives,
 )
 from easyclf.callbacks import checkpoints
 from easyclf.exceptions import TapeDiffers
+from easyclf.locks import holding
 from easyclf.tape import tapes
 
 RNG = np.random.default_rng(0)
@@ -491,6 +495,100 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(n_bytes, tmp_path):
 
     assert resumed.callbacks[0].resumed_epoch_ == 3
     assert_same(resumed, fit(make("whole")))
+
+
+def test_a_torn_checkpoint_is_told_once_where_the_seed_is_looked_up_too(tmp_path):
+    fit(estimator(tmp_path, random_state=None, keep=Checkpoint(tmp_path, keep=3)), 4)
+    newest = tmp_path / "epoch-000003.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-9])
+
+    with pytest.warns(UserWarning, match="goes on without 'epoch-000003.ckpt'") as told:
+        resumed = fit(estimator(tmp_path, random_state=None))
+
+    assert len(told) == 1
+    assert resumed.callbacks[0].resumed_epoch_ == 2
+
+
+@pytest.mark.parametrize("name", ["easyclf", "torch", "numpy", "scikit-learn"])
+def test_a_run_that_another_version_kept_goes_on_with_one_warning(name, tmp_path, monkeypatch):
+    here = dict(archives._versions())
+    with monkeypatch.context() as patched:
+        patched.setattr(archives, "_versions", lambda: {**here, name: "0.0.2"})
+        fit(estimator(tmp_path, random_state=None), 3)
+
+    words = (
+        f"epoch 2 was written with {name} 0.0.2, and goes on with {name} {re.escape(here[name])}"
+    )
+    with pytest.warns(UserWarning, match=words) as told:
+        resumed = fit(estimator(tmp_path, random_state=None))
+
+    assert len(told) == 1
+    assert resumed.callbacks[0].resumed_epoch_ == 2
+    fit(estimator(tmp_path, random_state=None))
+
+
+def test_a_run_that_a_repaired_version_kept_is_not_told(tmp_path, monkeypatch):
+    repaired = {n: ".".join([*v.split(".")[:2], "99"]) for n, v in archives._versions().items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(archives, "_versions", lambda: repaired)
+        fit(estimator(tmp_path), 3)
+
+    assert fit(estimator(tmp_path)).callbacks[0].resumed_epoch_ == 2
+
+
+def is_refused(folder, **parameters):
+    with pytest.raises(ValueError, match="where another training is under way; each") as refused:
+        fit(estimator(folder, **parameters))
+    return f"`path` {str(folder)!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"lr": 0.3}, {"random_state": None}])
+def test_a_run_that_begins_while_another_one_is_on_is_refused(parameters, tmp_path):
+    """Before it is trained, whatever it is; the one that is on goes on as though alone."""
+    tried = []
+
+    def begin_another(state):
+        tried.append(is_refused(tmp_path / "run", **parameters))
+        tried.append(is_refused(tmp_path / "run", keep=Checkpoint(tmp_path / "run", resume=False)))
+
+    begin = LambdaCallback(on_epoch_begin=begin_another)
+    first = fit(estimator(tmp_path / "run", begin, epochs=2))
+
+    assert tried == [True] * 4
+    assert_same(first, fit(estimator(tmp_path / "alone", LambdaCallback(), epochs=2)))
+    assert names(tmp_path / "run") == ["epoch-000002.ckpt"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each process would import torch anew")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_a_run_of_another_process_keeps_the_folder_until_that_is_gone(tmp_path):
+    (tmp_path / "run").mkdir()
+    read, is_on = os.pipe()
+    process = os.fork()
+    if not process:
+        with holding(tmp_path / "run"):
+            os.write(is_on, b"!")
+            signal.pause()
+    try:
+        assert os.read(read, 1)
+        assert is_refused(tmp_path / "run")
+    finally:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        os.close(read)
+        os.close(is_on)
+
+    assert names(tmp_path / "run") == [".lock"]
+    fit(estimator(tmp_path / "run", epochs=1))
+    assert names(tmp_path / "run") == ["epoch-000001.ckpt"]
+
+
+def test_a_fit_that_never_begins_leaves_no_folder_and_keeps_none(tmp_path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            fit(estimator(tmp_path / "run", module=lambda: 1 / 0))
+        assert not (tmp_path / "run").exists()
+    assert_same(fit(estimator(tmp_path / "run")), fit(estimator(tmp_path / "other")))
 
 
 def test_without_a_whole_checkpoint_training_begins_anew(tmp_path):

@@ -1,15 +1,10 @@
-"""Files are written whole or not at all, and read only if each byte is as it was written."""
+"""Files hold documents and tensors, and are read only if each byte is as it was written."""
 
-import errno
 import hashlib
-import os
 import pickle
 import random
 import shutil
-import signal
-import stat
 import subprocess
-import threading
 import tracemalloc
 import zipfile
 import zlib
@@ -19,15 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from easyclf.archives import other_versions, read_archive, write_archive
 from easyclf.exceptions import InvalidFile
-from easyclf.persistence import (
-    check_target,
-    check_writable,
-    other_versions,
-    read_archive,
-    replacing,
-    write_archive,
-)
 
 KIND = {"kind": "trial", "version": 3}
 
@@ -69,109 +57,6 @@ def test_other_tools_read_the_zip(path, tmp_path):
         subprocess.run(["unzip", "-tq", path], check=True, capture_output=True)
 
 
-def test_relative_paths_links_and_odd_names_are_written_to(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "link").symlink_to(tmp_path / "true")
-
-    for name in ("true", "link", "ü — 模型.easyclf", "n" * 255, "-", os.path.join(".", "dot")):  # noqa: PTH118
-        write(name, value=name)
-        assert read_archive(name, **KIND).documents["facts"]["value"] == name
-
-    assert (tmp_path / "link").is_symlink()
-    assert read_archive("true", **KIND).documents["facts"]["value"] == "link"
-
-
-def test_a_file_keeps_its_permissions(path):
-    path.chmod(0o640)
-
-    write(path)
-
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-
-
-@pytest.mark.parametrize("fault", [KeyboardInterrupt(), ZeroDivisionError(), OSError(28, "full")])
-def test_a_failed_write_leaves_the_old_file_alone(path, fault):
-    def fail():
-        with replacing(path) as file:
-            file.write(b"half")
-            raise fault
-
-    before = path.read_bytes()
-
-    with pytest.raises(type(fault)):
-        fail()
-
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
-def die_while_writing(path):
-    """Have another process be killed while it writes the file."""
-    process = os.fork()
-    if not process:
-        with replacing(path) as file:
-            file.write(b"half")
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(process, 0)
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no SIGKILL")
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-@pytest.mark.parametrize("name", ["a.easyclf", "模" * 84])
-def test_the_next_write_removes_what_a_dead_writer_has_left(tmp_path, name):
-    mine = [".a.easyclf.tmp", ".b.easyclf.0123456789abcdef.tmp"]
-    for other in mine:
-        (tmp_path / other).write_text("mine")
-    die_while_writing(tmp_path / name)
-    assert len(list(tmp_path.iterdir())) == 3
-
-    write(tmp_path / name)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*mine, name])
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there nothing is removed")
-def test_what_others_write_meanwhile_stays(path):
-    with replacing(path) as file:
-        file.write(b"mine")
-        write(path, value=2)
-        check_writable(path)
-        assert len(list(path.parent.iterdir())) == 2
-
-    assert path.read_bytes() == b"mine"
-    assert list(path.parent.iterdir()) == [path]
-
-
-def test_a_writer_that_was_taken_for_a_dead_one_begins_again(path, monkeypatch):
-    """Another process looked at its file between its making and its locking."""
-    fcntl = pytest.importorskip("fcntl")
-    taken, real = [], fcntl.flock
-
-    def take_first(file, how):
-        if not taken:
-            (temporary,) = path.parent.glob(".*.tmp")
-            taken.append(temporary)
-            temporary.unlink()
-        return real(file, how)
-
-    monkeypatch.setattr(fcntl, "flock", take_first)
-
-    write(path, value=2)
-
-    assert taken
-    assert read_archive(path, **KIND).documents["facts"]["value"] == 2
-
-
-def test_links_that_look_like_unfinished_files_are_not_followed(path):
-    (path.parent / "mine").write_text("mine")
-    link = path.with_name(".a.easyclf.0123456789abcdef.tmp")
-    link.symlink_to(path.parent / "mine")
-
-    write(path, value=2)
-
-    assert (path.parent / "mine").read_text() == "mine"
-
-
 @pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn"])
 def test_versions_count_by_their_first_two_numbers(path, name):
     written_by = read_archive(path, **KIND).written_by
@@ -184,22 +69,6 @@ def test_versions_count_by_their_first_two_numbers(path, name):
         assert other_versions({**written_by, name: there}) == [(name, str(there), here)]
 
 
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_full_disk_is_told_with_the_path(path, monkeypatch, step):
-    def fail(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    before = path.read_bytes()
-    monkeypatch.setattr(*((os, step) if step == "fsync" else (type(path), step)), fail)
-
-    with pytest.raises(OSError, match=r"left as it was: No space left on device: '.*a\.easyclf'"):
-        write(path, value=2)
-
-    monkeypatch.undo()
-    assert path.read_bytes() == before
-    assert list(path.parent.iterdir()) == [path]
-
-
 def test_what_cannot_be_stored_is_refused_before_the_old_file_is_touched(path):
     before = path.read_bytes()
 
@@ -210,43 +79,6 @@ def test_what_cannot_be_stored_is_refused_before_the_old_file_is_touched(path):
 
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
-
-
-@pytest.mark.parametrize(
-    ("target", "error", "words"),
-    [
-        ("", FileNotFoundError, "expected the name of a file"),
-        (".", IsADirectoryError, "is a folder"),
-        ("missing/a.easyclf", FileNotFoundError, "there is no folder '.*missing'"),
-        (b"a.easyclf", TypeError, "expected a text or a path"),
-        (3, TypeError, "expected a text or a path"),
-        (
-            {"w": list(range(99))},
-            TypeError,
-            r"`path` is a dict, \{'w': .{50,60}\.\.\.; expected a text",
-        ),
-    ],
-)
-def test_impossible_targets_are_refused(tmp_path, monkeypatch, target, error, words):
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(error, match=words):
-        check_target(target)
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_to_is_told(path):
-    path.parent.chmod(0o500)
-    try:
-        with pytest.raises(PermissionError, match=r"a\.easyclf"):
-            write(path)
-    finally:
-        path.parent.chmod(0o700)
-
-
-def test_a_missing_file_is_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no such file.*nothing"):
-        read_archive(tmp_path / "nothing", **KIND)
 
 
 FOREIGN = {
@@ -276,15 +108,6 @@ def test_files_of_torch_and_other_zips_are_refused(tmp_path):
     for name in ("w.pt", "a.npz"):
         with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
             read_archive(tmp_path / name, **KIND)
-
-
-def test_folders_and_pipes_are_refused_without_waiting(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-
-    with pytest.raises(InvalidFile, match="it is a folder"):
-        read_archive(tmp_path, **KIND)
-    with pytest.raises(InvalidFile, match="it is no file"):
-        read_archive(tmp_path / "pipe", **KIND)
 
 
 def test_every_changed_byte_is_noticed(path, tmp_path):
@@ -402,24 +225,3 @@ def test_another_kind_is_named(path):
 
     with pytest.raises(InvalidFile, match="it holds 'checkpoint', not 'trial'"):
         read_archive(path, **KIND)
-
-
-def test_a_reader_sees_one_whole_version_while_others_write(path):
-    stop = threading.Event()
-
-    def write_on():
-        value = 0
-        while not stop.is_set():
-            value += 1
-            write(path, value=value)
-
-    writer = threading.Thread(target=write_on)
-    writer.start()
-    try:
-        values = [read_archive(path, **KIND).documents["facts"]["value"] for _ in range(100)]
-    finally:
-        stop.set()
-        writer.join()
-
-    assert values == sorted(values)
-    assert list(path.parent.iterdir()) == [path]
