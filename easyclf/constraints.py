@@ -22,12 +22,12 @@ class Constraint(NamedTuple):
 
 def integer(low: int) -> Constraint:
     """An integer of at least `low`; True is none."""
-    return Constraint(f"an int in the range [{low}, inf)", lambda v: _is_integer(v) and v >= low)
+    return Constraint(f"an int in the range [{low}, inf)", lambda v: is_integer(v) and v >= low)
 
 
 def place() -> Constraint:
     """Any integer; True is none."""
-    return Constraint("an int", _is_integer)
+    return Constraint("an int", is_integer)
 
 
 def positive() -> Constraint:
@@ -55,7 +55,7 @@ def text(*values: str) -> Constraint:
 
 def integers(*values: int) -> Constraint:
     """One of some integers; True is none."""
-    return Constraint(f"an int among {set(values)}", lambda v: _is_integer(v) and v in values)
+    return Constraint(f"an int among {set(values)}", lambda v: is_integer(v) and v in values)
 
 
 def is_splitter(value: object) -> bool:
@@ -89,9 +89,7 @@ ROW_NUMBERS = Constraint(
     # Iterators are refused later, with a way out.
     lambda v: isinstance(v, list | tuple | np.ndarray | Iterator),
 )
-SEED = Constraint(
-    "an int in the range [0, 4294967295]", lambda v: _is_integer(v) and 0 <= v < 2**32
-)
+SEED = Constraint("an int in the range [0, 4294967295]", lambda v: is_integer(v) and 0 <= v < 2**32)
 RANDOM_STATE = instance(np.random.RandomState)
 
 
@@ -115,7 +113,8 @@ def check_values(
             )
 
 
-def _is_integer(value: object) -> TypeGuard[int]:
+def is_integer(value: object) -> TypeGuard[int]:
+    """Tell whether a value is an integer, of Python or of NumPy; True is none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 

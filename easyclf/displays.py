@@ -174,7 +174,7 @@ class TrainingDisplay:
         KeyError
             If no history has such a quantity; the nearest is named.
         ValueError
-            If there are more or fewer panels than quantities.
+            If there are more or fewer panels than quantities, or none is asked for.
         ImportError
             If matplotlib is not installed.
         """
@@ -207,6 +207,8 @@ class TrainingDisplay:
         if chosen is None:
             return ["loss"] if is_one else ["loss", "accuracy"]
         names = [chosen] if isinstance(chosen, str) else list(chosen)
+        if not names:
+            raise ValueError("`quantities` names none to draw; leave it out for loss and accuracy.")
         for name in names:
             if not any(_has(history, name) for history in self.histories):
                 _ = self.histories[0][name]  # which says what there is
@@ -225,13 +227,12 @@ class TrainingDisplay:
                     continue
                 part = "validation" if name.startswith("val_") else "training"
                 styles[part] = "--" if part == "validation" else "-"
-                is_short = np.isfinite(history[name]).sum() == 1
                 self.lines_ += ax.plot(
                     history["epoch"],
                     history[name],
                     styles[part],
                     color=color,
-                    marker="o" if is_short else None,
+                    marker="o" if _has_lone_point(history[name]) else None,
                     label=part if is_alone else f"_{run}, {part}",
                 )
             best = _mark_best(ax, history, quantity, color, is_alone=is_alone)
@@ -266,6 +267,15 @@ class TrainingDisplay:
 def _has(history: Curves, quantity: str) -> bool:
     names = history.keys()  # a history iterates over its rows
     return quantity in names
+
+
+def _has_lone_point(values: NDArray[np.float64]) -> bool:
+    """Whether a line through values of shape (n_epochs,) leaves one out, since it has no neighbour.
+
+    So it is with a quantity that is measured in every other epoch.
+    """
+    is_there = np.concatenate([[False], np.isfinite(values), [False]])
+    return bool((is_there[1:-1] & ~is_there[:-2] & ~is_there[2:]).any())
 
 
 def _with_history(estimator: Trained) -> Trained:

@@ -7,9 +7,10 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -328,7 +329,8 @@ def _traced(deployed: Deployed, inputs: Tensors) -> torch.export.ExportedProgram
     """
     n_rows = torch.export.Dim("n_rows", max=_MOST_ROWS)
     try:
-        with _silenced():
+        # torch 2.15 prints the graph that it has so far when it fails.
+        with _silenced(), redirect_stderr(io.StringIO()):
             return torch.export.export(
                 deployed,
                 (inputs,),
@@ -338,8 +340,20 @@ def _traced(deployed: Deployed, inputs: Tensors) -> torch.export.ExportedProgram
     except Exception as error:
         raise ValueError(
             f"torch.export cannot follow {type(deployed.module).__name__}, or its `preprocess`, "
-            f"with any number of rows: {first_line_of(error)}"
+            f"with any number of rows: {_told_by(error)}"
         ) from error
+
+
+def _told_by(error: Exception) -> str:
+    """Shorten an error of torch.export: the first line, a reason that follows, and the user's code.
+
+    Its other lines are of torch's insides. Where these two are written otherwise they are left out.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    told = [first_line_of(error)]
+    told += [line.removeprefix("- ") for line in lines[1:] if line.startswith("- ")][:1]
+    told += [f"{at}: {code}" for at, code in pairwise(lines) if at.startswith("File ")][-1:]
+    return " ".join(told)
 
 
 def _check_answers(

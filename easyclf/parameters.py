@@ -219,17 +219,30 @@ class ForwardedParameters(BaseEstimator):  # type: ignore[misc]
             self.__dict__ = before
             raise
 
+    @classmethod
+    def _refuse_unknown(cls, method: str, names: Iterable[str]) -> None:
+        """Refuse an argument of a method which is no parameter; the nearest one is named.
+
+        Raises
+        ------
+        TypeError
+            If there is one.
+        """
+        own = cls._parameter_names()
+        for name in names:
+            if name not in own and not is_forwarded(name):
+                raise TypeError(
+                    f"`{method}` got an unknown argument `{name}`{suggestion(name, own)} It takes "
+                    f"the parameters of {cls.__name__} beside its own."
+                )
+
     @contextmanager
     def _overridden(self, overrides: Mapping[str, Any]) -> Iterator[None]:
         """Other parameters, for a while."""
         own, above = self._parameter_names(), self._names_above()
-        for name in overrides:
-            is_known = name in own or name in above or self._owner_of(name) is not None
-            if not is_known and not is_forwarded(name):
-                raise TypeError(
-                    f"`fit` got an unknown argument `{name}`{suggestion(name, own)} It takes "
-                    f"the parameters of {type(self).__name__} beside its own."
-                )
+        self._refuse_unknown(
+            "fit", (n for n in overrides if n not in above and self._owner_of(n) is None)
+        )
         before = {name: value for name, value in vars(self).items() if name in {*own, *above}}
         before |= {name: value for name, value in vars(self).items() if is_forwarded(name)}
         nested = {name: self._owner_of(name) for name in overrides}

@@ -226,7 +226,9 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
 
         A clone is trained while the rate rises exponentially from step to step (L. N. Smith,
         "Cyclical Learning Rates for Training Neural Networks", 2017). The suggestion is the rate
-        at which the smoothed loss falls fastest.
+        at which the smoothed loss falls fastest before it is lowest. The mean is of 50 steps: 0.98
+        of it stay in each, as in fastai. It lags behind the rates, so a suggestion of few steps is
+        rough, and rather too high.
 
         Parameters
         ----------
@@ -244,6 +246,11 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
         -------
         display : LearningRateDisplay
             With `suggestion_`, `lr_`, `loss_` and `plot()`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the loss falls at no rate, or fewer than 50 steps were too few to tell where.
 
         Raises
         ------
@@ -385,7 +392,8 @@ class Predictor(ClassifierMixin):  # type: ignore[misc]
                 "The module was trained elsewhere and has been given no rows yet; pass some as "
                 "`from_module(module, classes, X)`, or call `predict` first."
             )
-        with _SHOWING:
+        # Tensors that are made here can be trained.
+        with _SHOWING, torch.inference_mode(False):
             if isinstance(self._fitted, Unseen):  # no other thread has been here
                 reader = self._reader(None, is_cached=False)
                 rows = reader.read_inputs(X)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from importlib.metadata import metadata
 from typing import Any
 
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 
+from easyclf.callbacks import untold_clone
 from easyclf.data import Reader
 from easyclf.engine import Fitted, Unseen
 from easyclf.summary import Summary, summarize
@@ -80,7 +81,7 @@ class Presenter(BaseEstimator):  # type: ignore[misc]
                 "`summary` needs rows before `fit`, to know the sizes of the module; call "
                 "`summary(X, y)`."
             )
-        built = clone(self).set_params(callbacks=None, metrics=None, verbose=0)
+        built = untold_clone(self).set_params(metrics=None, verbose=0)
         fitted: Fitted = built.fit(X, y, epochs=0, validation_split=0.0)._fitted
         return fitted
 

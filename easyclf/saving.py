@@ -25,7 +25,7 @@ from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
 from easyclf.files import PathLike, check_target, naming
 from easyclf.modules import ModuleLike
-from easyclf.parameters import forwarded, is_forwarded, suggestion
+from easyclf.parameters import forwarded
 from easyclf.predictor import Predictor
 from easyclf.weights import InitialWeights, read_weights, write_weights
 
@@ -154,7 +154,7 @@ class Savable(Predictor):
         TypeError
             If a parameter is unknown, or `trusted` holds other things than names.
         """
-        cls._check_names(parameters)
+        cls._refuse_unknown("load", parameters)
         if not _are_names(trusted):
             raise TypeError(
                 f"`trusted` is {trusted!r}; expected names of classes, as ['package.Network']. A "
@@ -167,16 +167,6 @@ class Savable(Predictor):
                 restored = cls._restored(archive, module, trusted, parameters)
         _warn_of_versions(path, archive)
         return restored
-
-    @classmethod
-    def _check_names(cls, parameters: Mapping[str, Any]) -> None:
-        names: list[str] = cls._parameter_names()
-        for name in parameters:
-            if name not in names and not is_forwarded(name):
-                raise TypeError(
-                    f"`load` got an unknown argument `{name}`{suggestion(name, names)} It takes "
-                    f"the parameters of {cls.__name__} beside its own."
-                )
 
     @classmethod
     def _restored(

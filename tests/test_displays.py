@@ -111,6 +111,25 @@ def test_validation_alone_is_drawn_if_it_is_asked_for(history, ax):
     assert legend(ax) == ["validation", "highest: epoch 2"]
 
 
+@pytest.mark.parametrize(
+    ("values", "marker"),
+    [
+        ([1.0, np.nan, 2.0], "o"),
+        ([np.nan, 1.0, np.nan], "o"),
+        ([1.0, 2.0, np.nan], "None"),
+        ([np.inf, 1.0, np.inf], "o"),
+        ([np.nan] * 3, "None"),
+    ],
+)
+def test_what_is_measured_in_some_epochs_alone_is_seen(values, marker, ax):
+    """No line leads to a point whose neighbours are missing."""
+    history = history_of([3.0, 2.0, 1.0], score=values)
+
+    display = TrainingDisplay([history]).plot(ax, quantities="score")
+
+    assert display.lines_[0].get_marker() == marker
+
+
 def test_quantity_without_a_direction_has_no_best_epoch(ax):
     history = history_of([1.0, 2.0], norm=[1, 2], val_norm=[3, 4])
 
@@ -188,6 +207,8 @@ def test_wrong_quantities_panels_and_names_are_refused(history, ax):
 
     with pytest.raises(KeyError, match=r"`val_los` .* did you mean `val_loss`"):
         display.plot(ax, quantities="val_los")
+    with pytest.raises(ValueError, match="`quantities` names none"):
+        display.plot(quantities=[])
     with pytest.raises(ValueError, match=r"`ax` has 1 panel\(s\) for the 2 quantities"):
         display.plot(ax, quantities=["loss", "accuracy"])
     with pytest.raises(ValueError, match=r"`names` must have a name for each of the 1 run"):

@@ -267,6 +267,29 @@ def test_a_module_that_cannot_be_followed_is_refused(module, words, tmp_path):
     assert (tmp_path / "model.pt2").read_text() == "older"
 
 
+class Halting(nn.Linear):
+    def forward(self, x):
+        return super().forward(x if len(x) % 2 else x + 0)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [(Branching, "super().forward(x if x.sum() > 0 else -x)"), (Halting, "n_rows")],
+)
+def test_the_cause_is_shortened_to_what_tells_something(module, words, tmp_path, capfd):
+    """torch shows its whole graph, and lists settings of its own."""
+    clf = fit(ROWS, LABELS, module=module(4, 3))
+
+    with pytest.raises(ValueError, match=r"torch\.export cannot follow") as raised:
+        clf.export(tmp_path / "model.pt2")
+
+    told = str(raised.value)
+    assert words in told
+    assert len(told) < len(str(raised.value.__cause__))
+    assert "\n" not in told
+    assert "arg0_1" not in told + capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("name", "error", "words"),
     [

@@ -212,6 +212,25 @@ def test_rows_say_names_and_width(trained, blobs):
         clf.predict(frame[["a", "b", "c"]])
 
 
+@pytest.mark.parametrize("X", [None, "rows"])
+def test_it_is_made_and_shown_rows_in_inference_mode_too(X, trained, blobs):
+    with torch.inference_mode():
+        clf = adopt(trained, None if X is None else blobs[0])
+        answers = clf.predict(blobs[0])
+
+    assert answers.tolist() == adopt(trained).predict(blobs[0]).tolist()
+    clf.partial_fit(blobs[0], NAMES[blobs[1]])
+
+
+def test_rows_of_another_width_than_the_first_layers_say_so(trained, blobs):
+    with pytest.raises(RuntimeError) as raised:
+        adopt(trained).predict(blobs[0][:, :3])
+
+    assert raised.value.__notes__[0].endswith(
+        "Its layer '0' takes 4 numbers a row, and was given 3."
+    )
+
+
 def test_the_first_rows_that_come_say_so_otherwise(trained, blobs):
     clf = adopt(trained)
     assert not hasattr(clf, "n_features_in_")

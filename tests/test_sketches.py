@@ -19,6 +19,11 @@ def words(svg):
     return [text.text for text in svg.iter("text")]
 
 
+def heights_in(svg):
+    points = next(svg.iter("polyline")).get("points").split()
+    return {float(point.split(",")[1]) for point in points}
+
+
 def test_a_picture_has_curves_ends_of_axes_and_a_legend():
     curves = {"loss": np.array([3.0, 2.0, 1.0]), "val_loss": np.array([3.0, 2.5, 2.75])}
 
@@ -54,6 +59,14 @@ def test_what_is_not_finite_is_left_out():
     assert len(points.split()) == 1
     assert "nan" not in svg
     assert "inf" not in svg
+
+
+def test_what_is_constant_lies_in_the_middle_and_has_one_number():
+    svg = drawn({"loss": np.full(3, 2.0)})
+
+    assert words(svg) == ["2", "1", "epoch", "3", "loss"]
+    ends = heights_in(drawn({"loss": np.array([1.0, 2.0, 1.0])}))
+    assert heights_in(svg) == {sum(ends) / 2}
 
 
 @pytest.mark.parametrize("values", [[np.nan] * 3, []])

@@ -92,7 +92,7 @@ def test_what_is_shared_counts_once(blobs):
     assert summary.n_parameters == count(clf.module_) == 20 + 15
     assert (layers["inner"].n_parameters, layers["outer"].n_parameters) == (20, 0)
     assert layers["again"].shared_with == "inner"
-    assert layers[""].outputs == ((3, 3), (3, 4))
+    assert layers[""].outputs == ((summary.n_rows, 3), (summary.n_rows, 4))
     assert "Linear (is inner)" in str(summary)
     assert "(n, 3), (n, 4)" in str(summary)
 
@@ -105,6 +105,28 @@ def test_frozen_weights_are_not_trained(blobs, network):
     assert (by_name(summary)["0"].n_parameters, by_name(summary)["0"].n_trainable) == (40, 0)
     assert (summary.n_parameters, summary.n_trainable) == (67, 27)
     assert "67 parameters, 27 trained" in str(summary)
+
+
+def test_a_buffer_that_gives_way_to_another_tensor_is_put_back(blobs):
+    class Replacing(Counting):
+        def forward(self, x):
+            self.n_calls = self.n_calls + 1
+            return self.layer(x)
+
+    clf = fit(Replacing(), *blobs)
+    buffer, n_calls = clf.module_.n_calls, clf.module_.n_calls.item()
+
+    clf.summary()
+
+    assert clf.module_.n_calls is buffer
+    assert buffer.item() == n_calls
+
+
+@pytest.mark.parametrize("n_given", [1, 2, 3])
+def test_fewer_rows_than_are_passed_are_repeated(n_given, blobs):
+    clf = fit(nn.Linear(4, 3), *blobs)
+
+    assert str(clf.summary(blobs[0][:n_given])) == str(clf.summary())
 
 
 @pytest.mark.parametrize("is_training", [True, False])
@@ -154,7 +176,7 @@ def test_rows_go_the_way_of_prediction(blobs):
     clf.summary(X)
 
     assert expected.shape == (3, 3)
-    assert torch.equal(seen[-1], expected)
+    assert torch.equal(seen[-1][:3], expected)
 
 
 @pytest.mark.parametrize("as_dict", [True, False])
@@ -182,7 +204,7 @@ def test_frames_need_no_rows_after_fit():
     clf = fit(None, X, [0, 1] * 5)
 
     assert str(clf.summary()) == str(clf.summary(X))
-    assert by_name(clf.summary())["layers.0"].outputs == ((3, 128),)
+    assert by_name(clf.summary())["layers.0"].outputs == ((clf.summary().n_rows, 128),)
 
 
 def test_where_zeros_do_not_pass_rows_of_the_user_do(blobs):
@@ -194,7 +216,8 @@ def test_where_zeros_do_not_pass_rows_of_the_user_do(blobs):
     clf = fit(Picky(4, 3), *blobs)
 
     assert "give rows of yours: `summary(X)`" in str(clf.summary())
-    assert clf.summary(blobs[0]).layers[0].outputs == ((3, 3),)
+    summary = clf.summary(blobs[0])
+    assert summary.layers[0].outputs == ((summary.n_rows, 3),)
 
 
 def test_before_fit_the_module_is_built_and_the_estimator_stays_as_it_was(blobs, random_states):
@@ -237,11 +260,11 @@ def test_numbers_are_as_large_as_they_are(blobs):
 
 
 def test_rows_are_found_where_recurrent_layers_have_them():
-    lstm = nn.LSTM(4, 8, batch_first=True)
+    lstm = nn.LSTM(4, 8, num_layers=3, batch_first=True)
 
     text = str(summarize(lstm, None, lambda n_rows: lstm(torch.ones(n_rows, 5, 4))))
 
-    assert "(n, 5, 8), (1, n, 8), (1, n, 8)" in text
+    assert "(n, 5, 8), (3, n, 8), (3, n, 8)" in text
 
 
 def test_text_is_aligned(blobs, network):

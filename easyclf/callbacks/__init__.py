@@ -23,6 +23,7 @@ from easyclf.callbacks.sklearn_bridge import TellsTasks as TellsTasks
 from easyclf.callbacks.sklearn_bridge import TrainingRows as TrainingRows
 from easyclf.callbacks.sklearn_bridge import are_tasks_told as are_tasks_told
 from easyclf.callbacks.sklearn_bridge import telling_tasks as telling_tasks
+from easyclf.callbacks.sklearn_bridge import untold_clone as untold_clone
 from easyclf.callbacks.stopping import EarlyStopping, StopAt, TimeLimit
 from easyclf.callbacks.tensorboard import TensorBoard
 from easyclf.callbacks.weights import EMA, SWA, GradientNorm, Unfreeze

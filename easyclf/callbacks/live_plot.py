@@ -16,6 +16,7 @@ from easyclf.callbacks.base import Callback
 from easyclf.callbacks.loggers import is_in_notebook, is_main_process
 from easyclf.callbacks.records import check_folder, telling_who_writes
 from easyclf.checks import import_optional
+from easyclf.constraints import is_integer
 from easyclf.displays import TrainingDisplay
 from easyclf.files import PathLike, check_writable, replacing
 from easyclf.state import TrainingState
@@ -100,8 +101,7 @@ class LivePlot(Callback):
     def on_train_begin(self, state: TrainingState) -> None:
         """Check the settings, and find out where to draw."""
         import_optional("matplotlib", needed_by="LivePlot")
-        is_number = isinstance(self.every, int) and not isinstance(self.every, bool)
-        if self.every != "epoch" and not (is_number and int(self.every) > 0):
+        if self.every != "epoch" and not (is_integer(self.every) and self.every > 0):
             raise ValueError(
                 f'`every` must be "epoch" or a positive number of steps; got {self.every!r}.'
             )

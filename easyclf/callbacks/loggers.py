@@ -13,6 +13,7 @@ from typing import Any, TextIO
 import torch
 
 from easyclf.callbacks.base import Callback
+from easyclf.constraints import is_integer
 from easyclf.state import TrainingState
 
 
@@ -65,7 +66,7 @@ class AccuracyLogger(Callback):
         for name in ("every", "every_steps"):
             value = getattr(self, name)
             is_none = value is None and name == "every_steps"
-            if not is_none and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            if not is_none and not (is_integer(value) and value > 0):
                 raise ValueError(f"`{name}` must be a positive integer; got {value!r}.")
         self._names: list[str] | None = None
         self._unprinted: str | None = None

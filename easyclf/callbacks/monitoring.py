@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from numbers import Real
 
 from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
@@ -86,6 +87,6 @@ def check_at_least(minimum: float, **values: object) -> None:
         It names the first parameter that is no number, or less.
     """
     for name, value in values.items():
-        is_number = isinstance(value, (int, float)) and not math.isnan(value)
+        is_number = isinstance(value, Real) and not math.isnan(value)  # NumPy's numbers, too
         if not is_number or not value >= minimum:  # type: ignore[operator]
             raise ValueError(f"`{name}` must be at least {minimum}; got {value!r}.")

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from easyclf.callbacks.base import Callback
+from easyclf.callbacks.course import set_number
 from easyclf.callbacks.monitoring import (
     check_at_least,
     check_measured,
     is_of_another_quantity,
     sign_of,
 )
-from easyclf.callbacks.schedules import set_number
 from easyclf.state import TrainingState
 
 
@@ -96,7 +96,6 @@ class ReduceLROnPlateau(Callback):
         """Count the epoch, and lower the rate if it is time."""
         if self._cooling:
             self._cooling -= 1
-            self._waited = 0
         figure = state.logs[self.monitor]
         if self._is_better(figure):
             self._best, self._waited = figure, 0

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.sklearn_bridge import are_tasks_told
+from easyclf.callbacks.sklearn_bridge import untold_clone
+from easyclf.constraints import is_integer
 from easyclf.displays import LearningRateDisplay
 from easyclf.exceptions import TrainingDiverged
 from easyclf.state import TrainingState
 
 # As in fastai: how much of the mean stays in a step, and how far the loss may rise over its best.
 _SMOOTHNESS, _RISE = 0.98, 4.0
+# Steps that the mean is of. With fewer it lags behind the rates by half of those that were tried.
+_FEW_STEPS = round(1 / (1 - _SMOOTHNESS))
 # Steps at both ends that say little: the mean has few values there, and the loss rises.
 _FIRST_STEPS, _LAST_STEPS = 10, 1
 
@@ -78,13 +80,11 @@ def find_learning_rate(
     if not 0 < low < high < math.inf:
         raise ValueError(f"`low` and `high` must be rates, 0 < low < high; got {low!r}, {high!r}.")
     fewest = _FIRST_STEPS + _LAST_STEPS + 2
-    if not isinstance(n_steps, int) or n_steps < fewest:
+    if not is_integer(n_steps) or n_steps < fewest:
         raise ValueError(f"`n_steps` must be an integer of at least {fewest}; got {n_steps!r}.")
     test = RangeTest(low, high, n_steps)
     settings = {"metrics": None, "validation_split": 0.0, "warm_start": False, "verbose": 0}
-    tried = clone(estimator).set_params(callbacks=None)
-    if are_tasks_told(tried):
-        tried.set_callbacks()  # a test is no fit to be told of
+    tried = untold_clone(estimator)
     with contextlib.suppress(TrainingDiverged):  # so it ends where the rate is too high
         # An epoch has at least one step.
         tried.fit(X, y, sample_weight, callbacks=[test], epochs=n_steps, **settings)
@@ -95,9 +95,14 @@ def find_learning_rate(
 
 
 def _steepest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float | None:
-    """The rate at which the loss, of shape (n_steps,), falls fastest over log(rate)."""
+    """The rate at which the loss, of shape (n_steps,), falls fastest over log(rate).
+
+    Looked at are the rates before that of the lowest loss: from there on it rises, and then falls
+    again from heights where no training would be.
+    """
     slopes = np.gradient(losses, np.log(rates)) if len(rates) > 1 else np.zeros(len(rates))
-    inner = slopes[_FIRST_STEPS : len(slopes) - _LAST_STEPS]
+    lowest = int(losses.argmin()) if len(losses) else 0
+    inner = slopes[_FIRST_STEPS : min(lowest + 1, len(slopes) - _LAST_STEPS)]
     # The smoothed mean of equal losses falls and rises by rounding.
     if not len(inner) or inner.min() > -1e-6 * losses.max():
         warnings.warn(
@@ -107,4 +112,12 @@ def _steepest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float 
             stacklevel=4,
         )
         return None
+    if len(rates) < _FEW_STEPS:
+        warnings.warn(
+            f"The range test took {len(rates)} steps, but its suggestion is of a mean over "
+            f"{_FEW_STEPS}, which lags behind; look at `plot()`, or try more `n_steps`, or a "
+            "narrower range.",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
     return float(rates[_FIRST_STEPS + int(inner.argmin())])

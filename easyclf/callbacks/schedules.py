@@ -1,20 +1,24 @@
-"""The learning rate during a run: schedules of torch, functions, and steps down on a plateau."""
+"""The learning rate during a run: by the schedulers of torch, and by functions."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import math
-import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeGuard, cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch.optim import lr_scheduler
 
 from easyclf.callbacks.base import Callback
-from easyclf.callbacks.monitoring import check_at_least, check_measured, sign_of
+from easyclf.callbacks.course import Course, Schedule, set_number
+from easyclf.callbacks.monitoring import (
+    check_at_least,
+    check_measured,
+    is_of_another_quantity,
+    sign_of,
+)
 from easyclf.checks import did_you_mean, name_of
 from easyclf.state import TrainingState
 
@@ -44,14 +48,7 @@ _ALIASES = {
 }
 # Those that torch means to be moved on after every step.
 _PER_STEP = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
-_CHANGED_BY_TORCH = ("lr", "momentum", "betas")
 _OF_SCHEDULERS = (lr_scheduler.SequentialLR, lr_scheduler.ChainedScheduler)
-
-
-class _Schedule(Protocol):
-    """What sets the rates of an optimizer when it is made, and anew in every `step`."""
-
-    def step(self, *figures: float) -> None: ...
 
 
 class LRScheduler(Callback):
@@ -127,11 +124,13 @@ class LRScheduler(Callback):
         self._rates = [float(group["lr"]) for group in state.optimizer.param_groups]
         self._n_warm = self._count_warm_steps(state)
         self._n_steps, self._has_begun = 0, False
-        self._figures: list[float] = []
-        self._ready: deque[list[dict[str, Any]]] = deque()
         arguments = self._fill_in(state)
+        self._figures: list[float] = []
+        self._watched = [self.monitor, arguments["mode"]] if self._is_plateau else []
+        self._optimizer = state.optimizer
+        self._ready: deque[list[dict[str, Any]]] = deque()
         # Made now, also where it waits for the warm-up, so that torch refuses what it refuses.
-        self._course = _Course(
+        self._course = Course(
             state.optimizer,
             lambda optimizer: _make(factory, optimizer, arguments),
             n_ahead=self._count_ahead(state, arguments),
@@ -178,7 +177,7 @@ class LRScheduler(Callback):
                     f"{did_you_mean(name, named)} It takes: {', '.join(named)}."
                 )
         filled: dict[str, Any] = {"max_lr": self._rates}
-        if self._is_plateau:
+        if self._is_plateau and "mode" not in given:
             filled = {"mode": "max" if sign_of(self.monitor, "auto", state) > 0 else "min"}
         names_of_total = {"T_max", "total_steps"}
         if factory is lr_scheduler.PolynomialLR:
@@ -274,14 +273,21 @@ class LRScheduler(Callback):
     def state_dict(self) -> dict[str, object]:
         """Give how far the schedule is: its steps follow from their number, and from figures."""
         return {
+            "watched": self._watched,
             "n_warm": min(self._n_steps, self._n_warm),
             "n_steps": self._course.n_set,
             "figures": self._figures,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the steps again, without an optimizer."""
-        self._n_steps, self._figures = state["n_warm"], list(state["figures"])
+        """Take the steps again; begin afresh where another quantity is watched now, or none."""
+        self._n_steps = state["n_warm"]
+        if is_of_another_quantity(state, self._watched):
+            if self._n_steps >= self._n_warm:
+                # The optimizer has its state again, with the rate so far.
+                self._course.begin_anew(self._optimizer)
+            return
+        self._figures = list(state["figures"])
         self._has_begun = state["n_steps"] > 0
         self._course.pass_over(state["n_steps"], self._figures)
         if self._has_begun and self._course.is_ahead:
@@ -289,98 +295,8 @@ class LRScheduler(Callback):
 
     def close(self, state: TrainingState) -> None:
         """Let go of what the run needed."""
-        for name in ("_course", "_ready"):
+        for name in ("_course", "_ready", "_optimizer"):
             vars(self).pop(name, None)
-
-
-class _Course:
-    """The settings of an optimizer, step by step, as a schedule gives them.
-
-    The schedule works on a stand-in of the optimizer. Its steps are taken some at a time where
-    that is possible: one by one, between the steps of a small module, they take a twelfth of its
-    time; together a third of that (`python -m benchmarks.callbacks`).
-
-    Parameters
-    ----------
-    optimizer : Optimizer
-        What the schedule is for; it is left as it is until `set`.
-    make : callable
-        It makes the schedule for an optimizer.
-    n_ahead : int
-        Steps that may be taken before they are due, in all.
-
-    Attributes
-    ----------
-    coming : deque of list of dict
-        What the steps that were taken change in each group; the next one first.
-    is_ahead : bool
-        Whether any may be taken before they are due.
-    """
-
-    _CHUNK = 256
-
-    def __init__(
-        self,
-        optimizer: torch.optim.Optimizer,
-        make: Callable[[torch.optim.Optimizer], _Schedule],
-        *,
-        n_ahead: int,
-    ) -> None:
-        stand_in = copy.copy(optimizer)
-        stand_in.param_groups = [_with_numbers(group) for group in optimizer.param_groups]
-        self._groups = stand_in.param_groups
-        # torch's own change these; others might change any.
-        names = _CHANGED_BY_TORCH if n_ahead else self._groups[0].keys()
-        self._known = [{n: group[n] for n in names if n in group} for group in self._groups]
-        self._n_ahead, self.is_ahead = n_ahead, n_ahead > 0
-        self._schedule = make(stand_in)
-        self.coming = deque([self._changes()])
-        self._n_made = 1
-
-    def _changes(self) -> list[dict[str, Any]]:
-        """What the last step changed in each group, without the notes of the schedule."""
-        found = []
-        for group, known in zip(self._groups, self._known, strict=True):
-            changes = {n: group[n] for n, value in known.items() if group[n] is not value}
-            known.update(changes)
-            found.append(changes)
-        return found
-
-    def look_ahead(self, *figures: float) -> None:
-        """Take the next step of the schedule, if it is not taken, and some that follow."""
-        if self.coming:
-            return
-        n_steps = max(1, min(self._n_ahead, self._CHUNK))
-        with warnings.catch_warnings():
-            # torch looks for an `optimizer.step` before it, which the stand-in never does.
-            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
-            # `SequentialLR` of torch 2.6 warns of how it steps the others itself.
-            warnings.filterwarnings("ignore", "The epoch parameter in `scheduler.step")
-            for _ in range(n_steps):
-                self._schedule.step(*figures)
-                self.coming.append(self._changes())
-        self._n_made += n_steps
-        self._n_ahead -= n_steps
-
-    @property
-    def n_set(self) -> int:
-        """Steps that were taken and were due."""
-        return self._n_made - len(self.coming)
-
-    def pass_over(self, n_steps: int, figures: Sequence[float]) -> None:
-        """Take steps that were due before; `figures` are those that they waited for, if they do."""
-        for number in range(n_steps):
-            self.look_ahead(*figures[number - 1 : number])
-            self.coming.popleft()
-        if figures:
-            self.look_ahead(figures[-1])
-
-    def set(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set what the step that is due has changed; nothing if none is."""
-        if self.coming:
-            for group, changes in zip(optimizer.param_groups, self.coming.popleft(), strict=False):
-                for name, value in changes.items():
-                    set_number(group, name, value)
 
 
 class _FunctionSchedule:
@@ -486,7 +402,7 @@ def _arguments_of(scheduler: type[_Scheduler]) -> dict[str, inspect.Parameter]:
 
 def _make(
     factory: Callable[..., Any], optimizer: torch.optim.Optimizer, arguments: Mapping[str, Any]
-) -> _Schedule:
+) -> Schedule:
     """Make the schedule, which sets the first rate."""
     if _is_scheduler_class(factory):
         made: Any = factory(optimizer, **arguments)
@@ -499,23 +415,7 @@ def _make(
             )
     else:
         return _FunctionSchedule(optimizer, factory)
-    return cast(_Schedule, made)
-
-
-def _with_numbers(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a group of an optimizer, with numbers in place of tensors of one number."""
-    return {
-        name: value.item() if isinstance(value, torch.Tensor) else value
-        for name, value in group.items()
-    }
-
-
-def set_number(group: dict[str, Any], name: str, value: object) -> None:
-    """Set a number of a group; one that is a tensor stays that tensor."""
-    if isinstance(group[name], torch.Tensor):
-        group[name].fill_(value)
-    else:
-        group[name] = value
+    return cast(Schedule, made)
 
 
 def _needs_steps(what: str) -> str:

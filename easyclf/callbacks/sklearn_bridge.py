@@ -7,9 +7,10 @@ import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol, Self, TypeVar
 
 import sklearn
+from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
@@ -43,6 +44,17 @@ class Trains(Protocol):
     def fitted(self) -> _HasModule | None: ...
 
     def run(self, callbacks: Sequence[Callback], /) -> object: ...
+
+
+class HasCallbacks(Protocol):
+    """An estimator that takes callbacks of both kinds."""
+
+    def set_params(self, **params: object) -> object: ...
+
+    def set_callbacks(self, *callbacks: object) -> object: ...
+
+
+Clonable = TypeVar("Clonable", bound=HasCallbacks)
 
 
 class TrainingRows(NamedTuple):
@@ -138,6 +150,15 @@ def are_tasks_told(estimator: object) -> bool:
     return bool(vars(estimator).get(_KEPT))
 
 
+def untold_clone(estimator: Clonable) -> Clonable:
+    """Clone an estimator for a trial: without callbacks of either kind, which are told of fits."""
+    tried: Clonable = clone(estimator)
+    tried.set_params(callbacks=None)
+    if are_tasks_told(tried):
+        tried.set_callbacks()
+    return tried
+
+
 def telling_tasks(estimator: _HasEpochs, fitting: Trains, rows: TrainingRows | None) -> Run:
     """Let the callbacks of scikit-learn's protocol know of a fit and its epochs.
 
@@ -193,35 +214,31 @@ class _EpochTasks:
 
     def __init__(self, root: CallbackContext, told: Mapping[str, object], fitting: Trains) -> None:
         self._root, self._told, self._fitting = root, told, fitting
-        self._n_begun = self._n_ended = 0
+        # The last epochs that were told of; they do not count from 1 in a run that goes on.
+        self._begun = self._ended = 0
         self._stopped_at: int | None = None
 
     def as_callback(self) -> Callback:
         """Make a callback of functions, so that the trainer knows that code of users runs."""
-        hooks = LambdaCallback(
-            on_train_begin=self._start, on_epoch_begin=self._begin, on_epoch_end=self._end
-        )
+        hooks = LambdaCallback(on_epoch_begin=self._begin, on_epoch_end=self._end)
         # They are given copies of what is trained.
         hooks.changes = "nothing"
         return hooks
 
-    def _start(self, state: TrainingState) -> None:
-        self._before = state.epoch
-
     def _begin(self, state: TrainingState) -> None:
-        if state.epoch - self._before > self._n_begun:
-            self._n_begun += 1
+        if state.epoch > self._begun:
+            self._begun = state.epoch
             self._task = self._root.subcontext(task_name="epoch")
             self._task.call_on_fit_task_begin(
                 **self._told, reconstruction_attributes=lambda: _learned(self._fitting)
             )
 
     def _end(self, state: TrainingState) -> None:
-        if state.epoch - self._before > self._n_ended:
-            self._n_ended += 1
+        if state.epoch > self._ended:
+            self._ended = state.epoch
             if self._task.call_on_fit_task_end(
                 **self._told, reconstruction_attributes=lambda: _learned(self._fitting)
             ):
-                self._stopped_at = self._n_ended
-        if state.epoch - self._before == self._stopped_at:
+                self._stopped_at = self._ended
+        if state.epoch == self._stopped_at:
             state.stop("a callback of scikit-learn asked to stop")

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn, update_bn
 
 from easyclf.callbacks.base import Callback
+from easyclf.constraints import is_integer
 from easyclf.modules import matching
 from easyclf.nested import Tensors, call
 from easyclf.snapshots import Snapshot
@@ -300,7 +301,7 @@ class Unfreeze(Callback):
         named = dict(state.module.named_parameters())
         self._waiting: dict[int, list[torch.Tensor]] = {}
         for epoch, patterns in self.patterns.items():
-            if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 1:
+            if not is_integer(epoch) or epoch < 1:
                 raise ValueError(
                     f"`patterns` has the key {epoch!r}; expected an epoch, counted from 1."
                 )

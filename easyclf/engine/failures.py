@@ -27,9 +27,8 @@ def too_large(step: Step, batch: Batch, accumulate: int) -> MemoryError:
             step.try_out(batch.rows(0, fitting))
             break
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        fitting //= 2
+            # Batch normalization, for one, takes no single row: nothing smaller can be tried.
+            fitting = fitting // 2 if is_out_of_memory(error) else 0
     advice = "no smaller one fits either: use a smaller module"
     if fitting:
         groups = accumulate * math.ceil(n_rows / fitting)
@@ -71,8 +70,8 @@ def _guilty_row(batches: Iterable[Batch]) -> str:
     """Name the first row whose inputs are not finite, or are huge, in a sentence; "" if none is."""
     n_before, huge = 0, ""
     for batch in batches:
-        values = [x.flatten(1) for x in tensors_of(batch.x) if x.is_floating_point() and x.ndim > 1]
-        for x in values:
+        values = [x for x in tensors_of(batch.x) if x.is_floating_point() and x.numel()]
+        for x in (x.reshape(len(x), -1) for x in values):
             largest = x.abs().amax(1)
             row = _first((~largest.isfinite()).tolist())
             if row is not None:

@@ -24,6 +24,7 @@ from easyclf.history import History
 from easyclf.metrics import Answered, Metrics
 from easyclf.mlp import MLP
 from easyclf.modules import draws_nothing
+from easyclf.nested import Tensors, apply
 from easyclf.precision import FullPrecision, Precision
 from easyclf.randomness import isolated
 from easyclf.snapshots import copied_to_host
@@ -183,8 +184,12 @@ class Fitted:
         return outputs
 
     def pass_few(self, rows: Rows | None, n_rows: int) -> None:
-        """Pass a few rows through the module, in the way of prediction; None are rows of zeros."""
-        x = self.schema.blank_rows(n_rows) if rows is None else rows.first(n_rows)
+        """Pass so many rows through the module, in the way of prediction; None are rows of zeros.
+
+        Where there are fewer rows they are repeated.
+        """
+        given = self.schema.blank_rows(n_rows) if rows is None else rows.first(n_rows)
+        x = repeated(given, n_rows)
         with isolated(self.seed, self.device, waits=False), torch.no_grad():
             batch = self.input_format.batch(x, None, None, is_own=rows is None)
             self.precision.run(self.module, batch.x)
@@ -257,3 +262,13 @@ class FittedAttribute(Generic[Part]):
 
     def __set__(self, estimator: Any, part: Part) -> None:
         estimator._fitted = replace(estimator._fitted, **{self._part: part})
+
+
+def repeated(x: Tensors, n_rows: int) -> Tensors:
+    """Make n_rows rows of the inputs of shape (n_given, ...), those repeated as often as needed."""
+
+    def taken(part: torch.Tensor) -> torch.Tensor:
+        return part[torch.arange(n_rows, device=part.device) % len(part)]
+
+    rows: Tensors = apply(taken, x)
+    return rows

@@ -76,12 +76,14 @@ def _deferred(
     try:
         yield
     finally:
-        try:
-            signal.signal(number, usual)
-        finally:
-            # `signal.signal` calls the handlers that wait before it does anything, and that of
-            # torch raises if a worker has died.
-            signal.signal(number, usual)
+        # A hook may have set a handler of the user's own.
+        if signal.getsignal(number) is note:
+            try:
+                signal.signal(number, usual)
+            finally:
+                # `signal.signal` calls the handlers that wait before it does anything, and that of
+                # torch raises if a worker has died.
+                signal.signal(number, usual)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import traceback
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
@@ -164,8 +165,25 @@ def _advise_on_batch(
     dtypes = ", ".join(str(tensor.dtype) for tensor in tensors_of(x))
     return (
         f"easyclf called {type(module).__name__}.forward with a batch of shape {shapes} and dtype "
-        f"{dtypes}.{advise_on_tokens(module, x, error)}"
+        f"{dtypes}.{advise_on_tokens(module, x, error)}{_advise_on_width(module, error)}"
     )
+
+
+def _advise_on_width(module: nn.Module, error: Exception) -> str:
+    """Say which linear layer an error came of, if it was given rows of another width than its own.
+
+    The layer is on the way of the error, so it need not be known which one gets the rows first.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is nn.Linear.forward.__code__:
+            layer, x = frame.f_locals["self"], frame.f_locals["input"]
+            if isinstance(x, torch.Tensor) and x.ndim and x.shape[-1] != layer.in_features:
+                name = next((name for name, part in module.named_modules() if part is layer), "")
+                return (
+                    f" {f'Its layer {name!r}' if name else type(layer).__name__} takes "
+                    f"{layer.in_features} numbers a row, and was given {x.shape[-1]}."
+                )
+    return ""
 
 
 def _probe_memory(

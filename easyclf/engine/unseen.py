@@ -10,7 +10,7 @@ from torch import nn
 
 from easyclf.data import InputFormat, Reader, Rows
 from easyclf.device import HOST, resolve_device, to_device
-from easyclf.engine.fitted import Fitted
+from easyclf.engine.fitted import Fitted, repeated
 from easyclf.engine.fitting import Settings
 from easyclf.engine.given import Given
 from easyclf.engine.probing import ProbedModule, probe_module
@@ -100,7 +100,7 @@ class Unseen:
         # Another thread may be reading this one.
         module = copy.deepcopy(self.module).to(device, precision.dtype)
         thawed = _thawed(module)
-        with isolated(self.seed, device), torch.inference_mode(False), torch.enable_grad():
+        with isolated(self.seed, device), torch.enable_grad():
             probed = probe_module(
                 module,
                 apply(lambda x: to_device(x, device), _some(rows, len(self.classes))),
@@ -161,12 +161,7 @@ def _some(rows: Rows, n_classes: int) -> Tensors:
     Were there as many rows as columns, an output might have them the wrong way round.
     """
     n_shown = _SHOWN_ROWS + 1 if n_classes == _SHOWN_ROWS else _SHOWN_ROWS
-
-    def repeated(x: torch.Tensor) -> torch.Tensor:
-        return x[torch.arange(n_shown, device=x.device) % len(x)]
-
-    shown: Tensors = apply(repeated, rows.first(n_shown))
-    return shown
+    return repeated(rows.first(n_shown), n_shown)
 
 
 def _thawed(module: nn.Module) -> list[nn.Parameter]:

@@ -447,6 +447,41 @@ def test_what_watches_another_quantity_begins_afresh(kind, tmp_path):
         assert after.callbacks[1].best_score_ == max(after.history_["val_accuracy"][2:])
 
 
+BY_LOSS = {"schedule": "plateau", "patience": 0}
+OF_THE_FIRST = {"schedule": "LambdaLR", "lr_lambda": lambda epoch: 0.5**epoch}
+HALVING = {"schedule": "ExponentialLR", "gamma": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "rates"),
+    [
+        (BY_LOSS, {**BY_LOSS, "monitor": "val_accuracy"}, [1, 1, 0.1, 0.1, 0.1, 0.01]),
+        (BY_LOSS, HALVING, [1, 1, 0.1, 0.1, 0.05, 0.025]),
+        (BY_LOSS, OF_THE_FIRST, [1, 1, 0.1, 0.1, 0.05, 0.025]),
+        (HALVING, BY_LOSS, [1, 0.5, 0.25, 0.25, 0.25, 0.025]),
+    ],
+    ids=["another quantity", "a schedule of none", "one of the first rate", "a schedule of one"],
+)
+def test_a_schedule_of_another_quantity_begins_afresh_at_the_rate_so_far(
+    before, after, rates, tmp_path
+):
+    """Neither quantity gets better."""
+    worsen = LambdaCallback(
+        on_epoch_end=lambda state: state.logs.update(
+            val_loss=state.epoch, val_accuracy=-state.epoch
+        )
+    )
+
+    def make(settings):
+        plain = {"lr": 1.0, "optimizer": "sgd", "epochs": 6}
+        return estimator(tmp_path, worsen, LRScheduler(**settings), **plain)
+
+    fit(make(before), 4)
+    resumed = fit(make(after))
+
+    assert resumed.history_["lr"].tolist() == pytest.approx(rates)
+
+
 @pytest.mark.parametrize("n_bytes", [-9, 0, 9])
 def test_a_torn_checkpoint_is_passed_over_with_a_warning(n_bytes, tmp_path):
     def make(name):

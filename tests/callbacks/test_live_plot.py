@@ -117,6 +117,14 @@ def test_steps_of_a_stream_have_places_too(tmp_path, network, blobs):
     np.testing.assert_allclose(places, np.arange(1, 7) / 3)
 
 
+def test_the_number_of_steps_may_be_of_numpy(tmp_path, network, blobs):
+    live = LivePlot(tmp_path / "live.png", every=np.int64(3))
+
+    fit(network, blobs, live, epochs=2)
+
+    assert len(lines(live.figure_.axes[0])["steps"]) == 2
+
+
 def test_it_is_drawn_twice_a_second_at_most_and_at_the_end(
     clock, drawings, tmp_path, network, blobs
 ):

@@ -4,6 +4,7 @@ import io
 import multiprocessing
 import sys
 
+import numpy as np
 import pytest
 from torch import from_numpy, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -188,6 +189,15 @@ def test_one_logger_serves_many_fits(blobs, network):
         "2/3",
         "3/3",
     ]
+
+
+def test_intervals_may_be_of_numpy(blobs, network):
+    stream = io.StringIO()
+    logger = AccuracyLogger(every=np.int64(2), every_steps=np.int64(3), stream=stream)
+
+    estimator(network, logger, batch_size=10).fit(*blobs)
+
+    assert sum("step 3" in line for line in stream.getvalue().splitlines()) == 3
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1.5, "2", True])

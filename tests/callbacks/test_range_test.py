@@ -10,6 +10,7 @@ from torch import from_numpy, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from easyclf import EarlyStopping, Estimator
+from easyclf.callbacks.range_test import _steepest
 
 
 def estimator(network, **parameters):
@@ -41,9 +42,9 @@ def test_the_rates_rise_until_the_loss_does(network, blobs):
 
 
 def test_all_steps_are_taken_where_the_loss_stays_low(network, blobs):
-    display = estimator(network).find_lr(*blobs, low=1e-3, high=1e-2, n_steps=30)
+    display = estimator(network).find_lr(*blobs, low=1e-3, high=1e-2, n_steps=50)
 
-    assert len(display.lr_) == 30
+    assert len(display.lr_) == 50
     assert display.lr_[-1] == pytest.approx(1e-2)
 
 
@@ -92,6 +93,31 @@ def test_where_the_loss_never_falls_nothing_is_suggested():
 
     assert display.suggestion_ is None
     assert repr(display) == "LearningRateDisplay of 100 steps, suggestion none"
+
+
+def test_what_falls_after_the_loss_has_risen_is_not_suggested():
+    """At large rates the loss jumps up, and falls from there fastest of all."""
+    rates = np.geomspace(1e-6, 10, 100)
+    losses = np.concatenate([np.linspace(1.0, 0.5, 70), np.linspace(0.5, 3, 15), np.ones(15)])
+    losses[:70] -= 0.1 * np.tanh((np.arange(70) - 40) / 4)
+
+    assert _steepest(rates, losses) == rates[40]
+
+
+def test_few_steps_are_said_to_be_few(network, blobs):
+    clf = estimator(network)
+
+    with pytest.warns(ConvergenceWarning, match="took 20 steps, but .* a mean over 50") as warned:
+        display = clf.find_lr(*blobs, low=1e-3, high=1.0, n_steps=20)
+
+    assert display.suggestion_ is not None
+    assert warned[0].filename == __file__
+
+
+def test_the_number_of_steps_may_be_of_numpy(network, blobs):
+    display = estimator(network).find_lr(*blobs, low=1e-3, high=1e-2, n_steps=np.int64(50))
+
+    assert len(display.lr_) == 50
 
 
 def test_it_is_drawn(network, blobs):

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from easyclf import EarlyStopping, Estimator, TrainingDiverged
+from easyclf import Checkpoint, EarlyStopping, Estimator, TrainingDiverged
 from easyclf.callbacks import sklearn_bridge
 from easyclf.callbacks.loggers import shown_by
 from easyclf.engine import Fitting
@@ -158,6 +158,19 @@ def test_callbacks_are_torn_down_when_the_training_fails(network, blobs):
 
 
 @needs_protocol
+def test_a_true_return_ends_a_training_that_is_resumed(network, blobs, tmp_path):
+    settings = {"epochs": 9, "random_state": 0, "callbacks": [Checkpoint(tmp_path)]}
+    with pytest.raises(KeyboardInterrupt):
+        Estimator(network, **settings).set_callbacks(Light(3, 3, KeyboardInterrupt)).fit(*blobs)
+    recorder = Light(stop_at=1)
+
+    clf = Estimator(network, **settings).set_callbacks(recorder).fit(*blobs)
+
+    assert recorder.events[2:-2] == epochs_of(2)
+    assert clf.n_iter_ == clf.callbacks[0].resumed_epoch_ + 2 < 9
+
+
+@needs_protocol
 def test_early_stopping_ends_the_fit_that_they_are_told_of(network, blobs):
     recorder = Light()
 
@@ -279,11 +292,12 @@ def test_clones_and_copies_have_the_callbacks(network):
 
 
 @needs_protocol
-def test_a_range_test_and_partial_fit_are_not_told(network, blobs):
+def test_a_range_test_a_summary_and_partial_fit_are_not_told(network, blobs):
     recorder = Light()
     clf = Estimator(network, lr=0.01).set_callbacks(recorder)
 
-    clf.find_lr(*blobs, n_steps=20)
+    clf.find_lr(*blobs)
+    Estimator(network).set_callbacks(recorder).summary(*blobs)
     clf.partial_fit(*blobs, classes=[0, 1, 2])
 
     assert recorder.events == []

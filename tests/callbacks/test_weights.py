@@ -212,7 +212,7 @@ def test_frozen_weights_are_trained_from_their_epoch_on(optimizer, compile_, net
     fit(
         network,
         blobs,
-        Unfreeze({3: "0"}),
+        Unfreeze({np.int64(3): "0"}),
         keep,
         freeze="0.*",
         optimizer=optimizer,

@@ -100,6 +100,17 @@ def test_a_handler_of_the_users_own_is_left_alone(blobs, network):
     assert clf.n_iter_ == 5
 
 
+def test_a_handler_that_a_hook_sets_stays(blobs, network):
+    def ignore(number, frame):
+        pass
+
+    set_it = LambdaCallback(on_epoch_begin=lambda state: signal.signal(signal.SIGINT, ignore))
+
+    estimator(network, set_it).fit(*blobs)
+
+    assert signal.getsignal(signal.SIGINT) is ignore
+
+
 def test_no_handler_is_set_in_another_thread(blobs, network):
     clf, failed = estimator(network), []
 

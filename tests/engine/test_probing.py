@@ -142,7 +142,8 @@ def test_the_error_of_a_module_says_what_it_was_called_with():
         estimator(nn.Linear(3, 2)).fit(np.ones((24, 4)), LABELS)
 
     assert caught.value.__notes__ == [
-        "easyclf called Linear.forward with a batch of shape (3, 4) and dtype torch.float32."
+        "easyclf called Linear.forward with a batch of shape (3, 4) and dtype torch.float32. "
+        "Linear takes 3 numbers a row, and was given 4."
     ]
 
 
