@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from easyclf.checks import warn_user
 from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
@@ -102,12 +102,10 @@ class Savable(Predictor):
         write_archive(path, {_DOCUMENT: document}, tensors, kind=_KIND, version=VERSION)
         if lost:
             shown = ", ".join(f"`{name}` ({value})" for name, value in lost.items())
-            warnings.warn(
+            warn_user(
                 f"{str(path)!r} does not hold {shown}: code, which files do not hold. `load` "
                 "takes the defaults in their place, and what is passed to it, as in "
                 f"{type(self).__name__}.load(path, {next(iter(lost))}=...).",
-                UserWarning,
-                stacklevel=2,
             )
 
     @classmethod
@@ -313,11 +311,9 @@ def _warn_of_versions(path: PathLike, archive: Archive) -> None:
     if others:
         there = ", ".join(f"{name} {version}" for name, version, _ in others)
         here = ", ".join(f"{name} {version}" for name, _, version in others)
-        warnings.warn(
+        warn_user(
             f"{str(path)!r} was written with {there}, and is read with {here}: its answers may "
             "differ. Compare some of them; `save` then writes the present versions.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

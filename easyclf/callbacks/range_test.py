@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.sklearn_bridge import are_tasks_told
+from easyclf.checks import warn_user
 from easyclf.displays import LearningRateDisplay
 from easyclf.exceptions import TrainingDiverged
 from easyclf.state import TrainingState
@@ -100,11 +100,10 @@ def _steepest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float 
     inner = slopes[_FIRST_STEPS : len(slopes) - _LAST_STEPS]
     # The smoothed mean of equal losses falls and rises by rounding.
     if not len(inner) or inner.min() > -1e-6 * losses.max():
-        warnings.warn(
+        warn_user(
             "The loss falls at none of the rates that were tried, so none is suggested; look at "
             "`plot()`, and try a smaller `low`, or more `n_steps`.",
             ConvergenceWarning,
-            stacklevel=4,
         )
         return None
     return float(rates[_FIRST_STEPS + int(inner.argmin())])
