@@ -443,7 +443,7 @@ def _host(sample_weight: ArrayLike) -> NDArray[Any]:
     """Give weights as an array; refuse what is a parameter, or rows to validate on."""
     if isinstance(sample_weight, torch.Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
-    if isinstance(sample_weight, str):
+    if isinstance(sample_weight, str | Mapping):
         raise ValueError(
             f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
             f"classes are a parameter: `class_weight={sample_weight!r}`."

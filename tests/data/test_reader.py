@@ -1,6 +1,7 @@
 """What `fit` and `predict` accept as rows, labels, weights and validation data."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -368,9 +369,12 @@ def test_float32_rows_are_not_copied_for_layers_of_torch(make, blobs, monkeypatc
     assert {where for where, n_rows in places if n_rows == 30} == {place}
 
 
-def test_weights_of_classes_are_told_from_weights_of_rows(blobs):
-    with pytest.raises(ValueError, match="are a parameter: `class_weight='balanced'`"):
-        Estimator().fit(*blobs, sample_weight="balanced")
+@pytest.mark.parametrize("weight", ["balanced", {0: 1.0, 1: 2.0}])
+def test_weights_of_classes_are_told_from_weights_of_rows(blobs, weight):
+    words = re.escape(f"are a parameter: `class_weight={weight!r}`")
+
+    with pytest.raises(ValueError, match=words):
+        Estimator().fit(*blobs, sample_weight=weight)
 
 
 @pytest.mark.parametrize(
