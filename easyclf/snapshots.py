@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 from easyclf.device import HOST, generator_state, set_generator_state
 
 Value = TypeVar("Value")
+# Numbers that are joined in less time than the sums of a few tensors take to begin: found again by
+# `python -m benchmarks`, blobs.
+_MOST_JOINED = 2**14
 
 
 class Snapshot:
@@ -40,7 +43,7 @@ class Snapshot:
     ) -> None:
         layers = [] if module is None else list(module.modules())
         weights = [] if module is None else list(module.parameters())
-        self._weights = weights
+        self._n_weights = len(weights)
         # The tensors themselves: an optimizer may give them other memory (`weight.data = ...`).
         self._tensors = [*weights, *tensors]
         self._buffers = [
@@ -49,12 +52,17 @@ class Snapshot:
             for name, buffer in layer.named_buffers(recurse=False)
         ]
         self._devices = list(devices)
-        self._copies = [tensor.detach().clone() for tensor in self._live()]
+        # Without autograd, which takes longer than to copy a small tensor.
+        self._views = [tensor.detach() for tensor in self._tensors]
+        self._copies = [tensor.clone() for tensor in self._live()]
         self._states = self._live_states()
 
     def _live(self) -> list[torch.Tensor]:
-        """The tensors themselves, the present buffers behind the others."""
-        return [*self._tensors, *(getattr(layer, name) for layer, name, _ in self._buffers)]
+        """The tensors in their present memory, the present buffers behind the others."""
+        if not all(map(torch.Tensor.is_set_to, self._tensors, self._views)):
+            self._views = [tensor.detach() for tensor in self._tensors]
+        buffers = [getattr(layer, name).detach() for layer, name, _ in self._buffers]
+        return [*self._views, *buffers]
 
     @property
     def values(self) -> list[torch.Tensor]:
@@ -66,13 +74,21 @@ class Snapshot:
 
         They are in the order and of the shapes of `values`.
         """
-        return [tensor.detach() for tensor in self._live()] + self._live_states()
+        return self._live() + self._live_states()
 
-    @torch.no_grad()
     def take(self) -> None:
         """Copy everything as it is now."""
         copy_each(self._copies, self._live())
         self._states = self._live_states()
+
+    def take_finite(self) -> bool:
+        """Copy everything as it is now, if the module's weights are finite; the host waits once."""
+        live = self._live()
+        if not are_finite(live[: self._n_weights]):
+            return False
+        copy_each(self._copies, live)
+        self._states = self._live_states()
+        return True
 
     @torch.no_grad()
     def load(self, values: Sequence[torch.Tensor]) -> None:
@@ -106,10 +122,6 @@ class Snapshot:
                 live.copy_(copy)
         self._restore_generators()
 
-    def are_weights_finite(self) -> bool:
-        """Tell whether the module's weights, as they are now, are finite; the host waits once."""
-        return are_finite(self._weights)
-
     def _restore_generators(self) -> None:
         for device, state in zip(self._devices, self._states, strict=True):
             set_generator_state(device, state)
@@ -138,29 +150,37 @@ def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
             target.copy_(source)
 
 
-@torch.no_grad()
 def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     """Tell whether all numbers of tensors of any shapes are finite; the host waits once."""
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True
-    sums = _sums(floating)
     # The sum of huge numbers overflows before they do.
-    return all(map(math.isfinite, sums)) or all(
+    return all(map(math.isfinite, _sums(floating))) or all(
         bool(tensor.isfinite().all()) for tensor in floating
     )
 
 
 def _sums(tensors: list[torch.Tensor]) -> Iterator[float]:
-    """The sum of each tensor, or another number that is finite only if theirs are."""
+    """The sums of tensors, or other numbers that are finite only if theirs are."""
     if all(tensor.is_cpu for tensor in tensors):
-        for tensor in tensors:
+        for tensor in _joined(tensors):
             yield tensor.sum().item()
     else:
         norms = _norms(tensors)
         if len({norm.device for norm in norms}) > 1:
             norms = [norm.to(norms[0].device) for norm in norms]
         yield torch.stack(norms).sum().item()
+
+
+def _joined(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Join small tensors, since each sum takes longer than the numbers of one."""
+    if sum(map(torch.Tensor.numel, tensors)) > _MOST_JOINED:
+        return tensors
+    try:
+        return [torch._C._nn.flatten_dense_tensors(tensors)]
+    except (AttributeError, RuntimeError, TypeError):  # private, and for one dtype
+        return tensors
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -254,7 +254,8 @@ def test_a_fault_leaves_nothing_behind(fault, is_fitted, tmp_path, monkeypatch):
     earlier = clf.fit(X, Y).predict_proba(X) if is_fitted else None
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
+    # Given here: to find it `tempfile` writes a file, which stays where a worker is killed just then.
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     keywords = {"X": X, "y": Y, "validation_data": (X, Y), **make(tmp_path)}
     before = everything(tmp_path)
 

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return len(first_of(self.x))
+        return first_of(self.x).shape[0]
 
     @property
     def shape(self) -> Shapes:

@@ -220,7 +220,8 @@ class InputFormat:
             placed = self.arrange(placed)
         if not is_centred:
             placed = self._centred(placed)
-        placed = placed.to(dtype, memory_format=self.memory_format)
+        if placed.dtype != dtype or self.memory_format is not torch.preserve_format:
+            placed = placed.to(dtype, memory_format=self.memory_format)
         shares = self.copies and not is_own and placed.data_ptr() == x.data_ptr()
         return placed.clone() if shares else placed
 

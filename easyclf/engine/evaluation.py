@@ -63,7 +63,8 @@ class Evaluation:
         n_done = 0
         while True:
             try:
-                for batch in _later(source.batches(self._n_rows), n_done):
+                batches = source.batches(self._n_rows)
+                for batch in _later(batches, n_done) if n_done else batches:
                     n_done += batch.n_rows
                     yield batch
                 return
@@ -95,7 +96,7 @@ def _later(batches: Iterator[Batch], n_done: int) -> Iterator[Batch]:
     """Leave out the first rows."""
     for batch in batches:
         if n_done < batch.n_rows:
-            yield batch.rows(n_done, None) if n_done else batch
+            yield batch.rows(n_done, None)
         n_done = max(0, n_done - batch.n_rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -49,9 +50,9 @@ class RunningMetrics:
     """The results of the batches of one epoch, without one wait for the device."""
 
     def __init__(self) -> None:
+        self._rows: list[tuple[float, ...]] = []
         self._recent: list[BatchResult] = []
         self._packed: list[_PackedResults] = []
-        self._losses: list[float] = []
         self._answered: list[Answered] = []
         self.loss_weight = 0.0
         self.n_batches = 0
@@ -63,6 +64,12 @@ class RunningMetrics:
             assert batch.y is not None
             self._answered.append(Answered(result.outputs, batch.y, batch.weight))
             result = result._replace(outputs=None)
+        if result.loss.is_cpu:
+            # The host's own numbers are there at once.
+            loss, loss_weight, hits, weight, _ = result
+            row = loss.item(), _number(loss_weight), hits.item(), _number(weight)
+            self._rows.append(row)
+            return
         self._recent.append(result)
         if len(self._recent) >= _PACK_AT:
             self._pack()
@@ -75,14 +82,14 @@ class RunningMetrics:
         """The weighted means over all rows, `loss` and `accuracy`; the host waits here."""
         if self._recent:
             self._pack()
-        rows = [row for packed in self._packed for row in packed.read()]
-        self._losses = [loss for loss, _, _, _ in rows]
+        for packed in self._packed:
+            self._rows += packed.read()
+        self._packed = []
+        losses, loss_weights, hits, weights = zip(*self._rows, strict=True)
         # All rows may be of classes without weight: their mean loss is 0/0.
-        self.loss_weight = sum(loss_weight for _, loss_weight, _, _ in rows)
-        total = self.loss_weight or math.nan
-        loss = sum(loss * loss_weight for loss, loss_weight, _, _ in rows) / total
-        accuracy = sum(hits for _, _, hits, _ in rows) / sum(weight for _, _, _, weight in rows)
-        return {"loss": loss, "accuracy": accuracy}
+        self.loss_weight = sum(loss_weights)
+        loss = sum(map(operator.mul, losses, loss_weights)) / (self.loss_weight or math.nan)
+        return {"loss": loss, "accuracy": sum(hits) / sum(weights)}
 
     def answered(self) -> Answered:
         """The outputs of all rows, with their targets and weights, on the host."""
@@ -98,35 +105,30 @@ class RunningMetrics:
         return Answered(torch.cat(outputs).cpu(), torch.cat(targets).cpu(), weight)
 
     def first_not_finite(self) -> tuple[int, float] | None:
-        """The first batch, from 1, whose loss was NaN or infinite, and that loss."""
-        for number, loss in enumerate(self._losses, start=1):
+        """The first batch that was read, from 1, whose loss was NaN or infinite, and that loss."""
+        for number, (loss, *_) in enumerate(self._rows, start=1):
             if not math.isfinite(loss):
                 return number, loss
         return None
 
 
+def _number(figure: Number) -> float:
+    return figure.item() if isinstance(figure, torch.Tensor) else figure
+
+
 class _PackedResults:
-    """Results of some batches: their tensors as one, still on the device, unless that is the host.
+    """Results of some batches, whose tensors are one, still on the device.
 
     Which of the figures are tensors may differ from batch to batch: only some may have weights.
     """
 
     def __init__(self, results: Sequence[BatchResult]) -> None:
-        self._figures: list[Number | None] = [
-            figure for result in results for figure in result[:_N_FIGURES]
-        ]
-        tensors = []
-        for place, figure in enumerate(self._figures):
-            if isinstance(figure, torch.Tensor):
-                tensors.append(figure)
-                self._figures[place] = None
-        # The host's own numbers are there at once, each sooner than a copy of all.
-        on_host = all(tensor.is_cpu for tensor in tensors)
-        self._numbers = [tensor.item() for tensor in tensors] if on_host else torch.stack(tensors)
+        figures = [figure for result in results for figure in result[:_N_FIGURES]]
+        self._stacked = torch.stack([f for f in figures if isinstance(f, torch.Tensor)])
+        self._figures = [None if isinstance(f, torch.Tensor) else f for f in figures]
 
     def read(self) -> Iterator[tuple[float, ...]]:
         """The figures of each batch as numbers, in the order of `BatchResult`."""
-        stacked = self._numbers
-        numbers = iter(stacked.tolist() if isinstance(stacked, torch.Tensor) else stacked)
+        numbers = iter(self._stacked.tolist())
         figures = (next(numbers) if figure is None else figure for figure in self._figures)
         return zip(*[figures] * _N_FIGURES, strict=True)

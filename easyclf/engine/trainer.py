@@ -119,6 +119,8 @@ class Trainer:
         self._may_change = changes_steps or hooks.may_change("on_epoch_begin", "on_epoch_end")
         is_torchs = type(state.optimizer) in vars(torch.optim).values()
         is_exposed = plan.runs_user_code or hooks.run_user_code_in_steps or not is_torchs
+        # Whether anybody may look at gradients.
+        self._is_watched = is_exposed or self._may_change or hooks.run_user_code
         n_epochs = state.epochs - state.epoch
         is_alone = plan.accumulate == 1 and not changes_steps
         n_steps = n_epochs * (state.steps_per_epoch or 0) if is_alone else 0
@@ -180,9 +182,10 @@ class Trainer:
             state.module.train()
         self._step.check(is_exposed=self._may_change or self._hooks.run_user_code)
         metrics = self._train_epoch(Order(seed, self._plan.is_shuffled), interruption)
-        self._step.show_gradients()
+        if self._is_watched:
+            self._step.show_gradients()
         logs = metrics.read()
-        if not math.isfinite(logs["loss"]) or not finite.are_weights_finite():
+        if not (math.isfinite(logs["loss"]) and finite.take_finite()):
             finite.restore()
             # Its averages of the gradients are no longer finite either.
             state.optimizer.state.clear()
@@ -193,7 +196,6 @@ class Trainer:
                     "`class_weight` leaves every row without weight; give rows of other classes."
                 )
             raise diverged(state, metrics, state.batches() if self._train.can_begin_again else ())
-        finite.take()
         if self._plan.score is not None:
             logs |= self._plan.score(metrics.answered())
         if state.put_in is not None:
