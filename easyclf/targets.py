@@ -46,7 +46,7 @@ def read_labels(y: object, name: str = "y") -> Labels:
     if y is None:
         raise ValueError(
             f"Estimator requires y to be passed, but the target {name} is None; pass `{name}`, the "
-            "labels of the rows, beside their X."
+            "labels of the rows, beside their X, as in `fit(X, y)`."
         )
     if isinstance(y, torch.Tensor):
         # One column of classes is a habit of torch's, and no mistake.
