@@ -20,7 +20,6 @@ EXAMPLES = DOCS.parent / "examples"
 GALLERY = DOCS / "gallery"
 # What makes an example short enough to be run here.
 OPTIONS = {
-    "images": ["--epochs", "10"],
     "mnist": ["--epochs", "2"],
     "names_rnn": ["--epochs", "3"],
     "frames": ["--epochs", "5"],

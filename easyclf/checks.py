@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any
@@ -18,6 +20,8 @@ _EXTRAS = {
     "polars": "frames",
     "tensorboard": "tensorboard",
 }
+# Whose lines may stand between a line of the user's and a warning.
+_BETWEEN = ("easyclf", "sklearn", "joblib", "torch", "contextlib")
 
 
 def did_you_mean(
@@ -134,3 +138,23 @@ def import_optional(name: str, needed_by: str) -> ModuleType:
             f"{needed_by} needs {package}, which is not installed; "
             f'run `pip install "easyclf[{_EXTRAS[package]}]"`.'
         ) from error
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the nearest line that is the user's, however deep in easyclf it shows.
+
+    Python 3.12 has `skip_file_prefixes` for this; it can take the place when 3.11 is no longer
+    supported.
+    """
+    for frame, line in traceback.walk_stack(inspect.currentframe()):  # noqa: B007
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in _BETWEEN:
+            break
+    warnings.warn_explicit(
+        message,
+        category,
+        frame.f_code.co_filename,
+        line,
+        module=module,
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )

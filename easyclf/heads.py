@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from easyclf.checks import name_of
+from easyclf.checks import name_of, warn_user
 from easyclf.losses import (
     CustomLoss,
     LossLike,
@@ -527,11 +526,9 @@ def _check_enough_columns(module_name: str, n_columns: int, classes: Labels) -> 
             f"{len(classes)} wide."
         )
     if n_columns > len(classes):
-        warnings.warn(
+        warn_user(
             f"{module_name} outputs {n_columns} columns but `y` has {len(classes)} classes; "
             f"the first {len(classes)} columns are used.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

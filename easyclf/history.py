@@ -50,6 +50,14 @@ def is_better_higher(name: str, metrics: Collection[str] = ()) -> bool:
     )
 
 
+def quantity_hint(name: str, names: Collection[str]) -> str:
+    """Say, in a clause, which quantity is probably meant, or how to have it measured."""
+    is_validated = any(other.startswith("val_") for other in names)
+    if name.startswith("val_") and not is_validated and name[4:] in names:
+        return "; give `validation_data` to `fit`, or `validation_split` to Estimator."
+    return did_you_mean(name, names, words=FOREIGN_QUANTITIES)
+
+
 class History:
     """The quantities of every epoch, in Keras's names.
 
@@ -181,8 +189,7 @@ class History:
         names = self.keys()
         if name not in names:
             raise KeyError(
-                f"`{name}` is not in the history"
-                f"{did_you_mean(name, names, words=FOREIGN_QUANTITIES)} It has {names}."
+                f"`{name}` is not in the history{quantity_hint(name, names)} It has {names}."
             )
         return np.array([row.get(name, math.nan) for row in self._rows])
 

@@ -29,6 +29,13 @@ _LOSSES: dict[str, type[nn.Module]] = {
     "bce": nn.BCELoss,
     "bce_with_logits": nn.BCEWithLogitsLoss,
 }
+# As tutorials call the same.
+_FUNCTIONS = (
+    (F.cross_entropy, nn.CrossEntropyLoss),
+    (F.nll_loss, nn.NLLLoss),
+    (F.binary_cross_entropy, nn.BCELoss),
+    (F.binary_cross_entropy_with_logits, nn.BCEWithLogitsLoss),
+)
 # The logarithm that `BCELoss` never goes below.
 SMALLEST_LOG = -100.0
 # Columns that do not fill a vector of the CPU's instructions, and rows that pay for a transpose:
@@ -300,7 +307,8 @@ def _wanted(loss: Callable[..., torch.Tensor], name: str) -> tuple[str, ...]:
 def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., torch.Tensor]:
     """Make the loss itself: (outputs, targets) -> losses of shape (n_rows,) or ().
 
-    It is unreduced where torch lets us ask for that. An instance is copied.
+    It is unreduced where torch lets us ask for that. An instance is copied; a function of torch's
+    is the class of the same loss.
 
     Raises
     ------
@@ -317,6 +325,7 @@ def build_loss(loss: LossLike, keywords: Mapping[str, Any]) -> Callable[..., tor
                 f"{list(_LOSSES)}, an nn.Module or a callable (output, target) -> loss."
             )
         loss = _LOSSES[loss]
+    loss = next((made for function, made in _FUNCTIONS if loss is function), loss)
     if inspect.isclass(loss):
         check_keywords(loss, keywords, "loss")
         built: Any = loss(**keywords)

@@ -41,7 +41,10 @@ class OutputChoice:
         try:
             if isinstance(which, int) or isinstance(returned, Mapping):
                 return returned[which]
-            return getattr(returned, which)
+            part = getattr(returned, which)
+            if callable(part):  # as `logit` of a tensor is
+                raise AttributeError(f"{which!r} is a method")
+            return part
         except (KeyError, IndexError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"`output` is {which!r}, but the module returned {_describe(returned)}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +19,7 @@ from easyclf.archives import (
     show_versions,
     write_archive,
 )
+from easyclf.checks import warn_user
 from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
@@ -101,12 +101,10 @@ class Savable(Predictor):
         write_archive(path, {_DOCUMENT: document}, tensors, kind=_KIND, version=VERSION)
         if lost:
             shown = ", ".join(f"`{name}` ({value})" for name, value in lost.items())
-            warnings.warn(
+            warn_user(
                 f"{str(path)!r} does not hold {shown}: code, which files do not hold. `load` "
                 "takes the defaults in their place, and what is passed to it, as in "
                 f"{type(self).__name__}.load(path, {next(iter(lost))}=...).",
-                UserWarning,
-                stacklevel=2,
             )
 
     @classmethod
@@ -301,11 +299,9 @@ def _warn_of_versions(path: PathLike, archive: Archive) -> None:
     others = other_versions(archive.written_by)
     if others:
         there, here = show_versions(others)
-        warnings.warn(
+        warn_user(
             f"{str(path)!r} was written with {there}, and is read with {here}: its answers may "
             "differ. Compare some of them; `save` then writes the present versions.",
-            UserWarning,
-            stacklevel=3,
         )
 
 

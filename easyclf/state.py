@@ -59,6 +59,28 @@ class TrainingState:
         of an epoch has just ended.
     """
 
+    # So a hook that sets what is no field, as Keras's `stop_training`, is not passed over.
+    __slots__ = (
+        "batch",
+        "batches",
+        "epoch",
+        "epochs",
+        "forward",
+        "head",
+        "history",
+        "is_cut",
+        "logs",
+        "lr",
+        "module",
+        "optimizer",
+        "put_in",
+        "quantities",
+        "step",
+        "steps_per_epoch",
+        "stop_reason",
+        "take_out",
+    )
+
     def __init__(
         self,
         module: nn.Module,

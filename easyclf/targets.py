@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
@@ -12,10 +11,12 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike, NDArray
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
+from easyclf.checks import warn_user
 from easyclf.randomness import kept_states
 
 Labels = NDArray[Any]
@@ -44,7 +45,8 @@ def read_labels(y: object, name: str = "y") -> Labels:
     """
     if y is None:
         raise ValueError(
-            f"Estimator requires y to be passed, but the target {name} is None; call `fit(X, y)`."
+            f"Estimator requires y to be passed, but the target {name} is None; pass `{name}`, the "
+            "labels of the rows, beside their X, as in `fit(X, y)`."
         )
     if isinstance(y, torch.Tensor):
         # One column of classes is a habit of torch's, and no mistake.
@@ -79,7 +81,13 @@ def read_labels(y: object, name: str = "y") -> Labels:
         )
     if kind != "multiclass" or labels.ndim != 1:
         check_classification_targets(labels)
-    flat: Labels = column_or_1d(labels, warn=True)
+    flat: Labels = column_or_1d(labels)
+    if labels.ndim > 1:
+        warn_user(
+            "A column-vector y was passed when a 1d array was expected. Please change the shape "
+            "of y to (n_samples, ), for example using ravel().",
+            DataConversionWarning,
+        )
     return flat
 
 
@@ -141,12 +149,10 @@ def refuse_mixed(labels: Labels, name: str) -> None:
 def _warn_of_one_hot(labels: Labels) -> None:
     """Warn of an indicator of shape (n_rows, n_labels) that is classes in another form."""
     if len(labels) > labels.shape[1] > 1 and (labels.sum(1) == 1).all():
-        warnings.warn(
+        warn_user(
             f"Every row of `y`, of shape {labels.shape}, has exactly one 1. It is trained as "
             f"{labels.shape[1]} labels of which any number may be true; for one class in each row "
             "pass `y.argmax(1)`.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

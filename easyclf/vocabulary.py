@@ -26,7 +26,8 @@ FOREIGN_PARAMETERS = _by_word(
         "`module__dropout`": "dropout dropout_rate",
         "`module__activation`": "activation",
         "`callbacks=[EarlyStopping(patience=...)]`": (
-            "early_stopping patience n_iter_no_change restore_best_weights monitor"
+            "early_stopping patience n_iter_no_change restore_best_weights monitor "
+            "early_stopping_rounds"
         ),
         '`callbacks=[EarlyStopping("loss", min_delta=...)]`': "tol min_delta",
         "`validation_split`": (
@@ -36,6 +37,14 @@ FOREIGN_PARAMETERS = _by_word(
             "validation_data val_data eval_set valid_data X_val y_val"
         ),
         "`fit(X, y, groups=...)`": "groups",
+        "`fit(loader)`": (
+            "train_loader trainloader train_dataloader train_dataloaders dataloader dataloaders "
+            "dataset train_dataset datamodule"
+        ),
+        "`fit(X, y, validation_data=loader)`": (
+            "val_loader valloader valid_loader val_dataloader val_dataloaders val_dataset"
+        ),
+        "`fit(X, y, warm_start=True)`": "initial_epoch start_epoch init_model",
         "`fit(X, y, steps_per_epoch=...)`": "steps_per_epoch limit_train_batches",
         "`fit(X, y, sample_weight=...)`": "sample_weight sample_weights",
         "`batch_size`": "batch batchsize minibatch_size mini_batch_size max_batch_size",
@@ -57,16 +66,25 @@ FOREIGN_PARAMETERS = _by_word(
         "`freeze`": "trainable frozen",
         "`verbose`": "verbosity",
         "`callbacks`": "callback",
-        "`loader__num_workers`": "num_workers workers",
+        "`loader__num_workers`": "num_workers workers use_multiprocessing max_queue_size",
         "`loader__pin_memory`": "pin_memory",
         "`loader__collate_fn`": "collate_fn",
         "`sklearn.model_selection.FixedThresholdClassifier`": "threshold",
         "`callbacks=[LRScheduler(...)]`": (
             "scheduler lr_scheduler lr_schedule learning_rate_schedule schedule"
         ),
-        "`metrics`": "metric scoring scorer scorers",
+        "`metrics`": "metric scoring scorer scorers eval_metric weighted_metrics",
+        "`callbacks=[Checkpoint(folder)]`": (
+            "checkpoint checkpoint_path ckpt_path resume_from_checkpoint load_best_model_at_end"
+        ),
         "torch computes with all cores; `torch.set_num_threads(n)` says with how many.": (
             "n_jobs num_threads n_threads"
+        ),
+        "validation goes through all rows after every epoch, so that its figures are exact.": (
+            "validation_steps validation_freq check_val_every_n_epoch limit_val_batches"
+        ),
+        "validation takes as many rows at once as memory has room for.": (
+            "validation_batch_size val_batch_size eval_batch_size"
         ),
     }
 )

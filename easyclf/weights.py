@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from easyclf.checks import warn_user
 from easyclf.device import HOST
 from easyclf.exceptions import InvalidFile
 from easyclf.files import PathLike, reading, replacing
@@ -155,11 +156,9 @@ def put_weights(
             f"the same architecture{advice}."
         )
     if differences:
-        warnings.warn(
+        warn_user(
             f"{len(fitting)} of {len(own)} weights and buffers of {name} were taken: "
             f"{differences.describe()}.",
-            UserWarning,
-            stacklevel=4,
         )
     module.load_state_dict(fitting, strict=False)
 

@@ -1,13 +1,28 @@
 """Validation: what the user typed, and one voice for the errors."""
 
+import ast
 import functools
+import inspect
 import sys
+import warnings
+from pathlib import Path
 
 import pytest
 import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from easyclf.checks import check_keywords, did_you_mean, import_optional, keyword_names, name_of
+from easyclf import Estimator
+from easyclf.checks import (
+    check_keywords,
+    did_you_mean,
+    import_optional,
+    keyword_names,
+    name_of,
+    warn_user,
+)
 
 
 def make(width, depth=2, *, dropout=0.0):
@@ -158,3 +173,63 @@ def test_history_without_its_optional_package_says_what_to_install(
 
     with pytest.raises(ImportError, match=rf"{method} needs .*easyclf\[{extra}\]"):
         getattr(History(), method)()
+
+
+# Warnings
+
+
+def line_of(call):
+    """The number of the line of a lambda, which calls what warns."""
+    return inspect.getsourcelines(call)[1]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda clf, X, y: clf.fit(X, y),
+        lambda clf, X, y: clf.fit(X, y, epochs=0).predict(X),
+        lambda clf, X, y: make_pipeline("passthrough", clf).fit(X, y),
+        lambda clf, X, y: cross_val_score(clf, X, y, cv=2),
+    ],
+    ids=["fit", "overrides", "pipeline", "cross validation"],
+)
+def test_warnings_point_at_the_line_of_the_user(call, blobs):
+    X, y = blobs
+    clf = Estimator(nn.Linear(4, 5), epochs=1, random_state=0)
+
+    with pytest.warns(UserWarning, match="the first 3 columns are used") as told:
+        call(clf, X, y)
+
+    assert {(warning.filename, warning.lineno) for warning in told} == {(__file__, line_of(call))}
+
+
+def test_a_warning_of_labels_points_at_the_line_of_the_user(blobs):
+    X, y = blobs
+    call = lambda: Estimator(epochs=0).fit(X, y[:, None])  # noqa: E731
+
+    with pytest.warns(UserWarning, match="column-vector y") as told:
+        call()
+
+    assert (told[0].filename, told[0].lineno) == (__file__, line_of(call))
+
+
+def test_a_warning_is_shown_once_for_each_line_of_the_user():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            warn_user("a word")
+        warn_user("a word", ConvergenceWarning)
+
+    assert [warning.category for warning in told] == [UserWarning, ConvergenceWarning]
+
+
+def test_warnings_have_one_voice():
+    package = Path(inspect.getfile(Estimator)).parent
+    plain = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
+    }
+
+    assert not plain

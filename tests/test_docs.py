@@ -135,3 +135,10 @@ def test_architecture_names_every_file():
 
     assert files - {"__init__.py"} <= set(re.findall(r"[\w.]+\.py", tree))
     assert all(f"{folder}/" in tree for folder in ("callbacks", "data", "engine", "tape"))
+
+
+@pytest.mark.parametrize("name", easyclf.Estimator().get_params())
+def test_the_guide_has_every_parameter_of_the_estimator(name):
+    guide = "\n".join(read(page) for page in DOCS.glob("guide/*.md"))
+
+    assert re.search(rf"(`{name}`|\b{name}=)", guide)

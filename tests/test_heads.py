@@ -334,12 +334,21 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("form", ["name", "class", "instance"])
+FUNCTIONS = {
+    "cross_entropy": F.cross_entropy,
+    "nll": F.nll_loss,
+    "bce": F.binary_cross_entropy,
+    "bce_with_logits": F.binary_cross_entropy_with_logits,
+}
+
+
+@pytest.mark.parametrize("form", ["name", "class", "instance", "function"])
 @pytest.mark.parametrize(("n_outputs", "end", "loss", "ends_in", "right"), WRONG_PAIRS)
 def test_loss_that_contradicts_the_module_is_refused_with_the_right_one(
     n_outputs, end, loss, ends_in, right, form
 ):
-    given = {"name": loss, "class": NAMES[loss], "instance": NAMES[loss]()}[form]
+    forms = {"name": loss, "class": NAMES[loss], "instance": NAMES[loss]()}
+    given = (forms | {"function": FUNCTIONS[loss]})[form]
     message = f"(?s){NAMES[loss].__name__} contradicts Net.*{ends_in}.*{right}"
 
     with pytest.raises(ValueError, match=message):

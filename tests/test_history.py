@@ -77,6 +77,13 @@ def test_unknown_quantity_is_refused_with_the_nearest(typed, words, history):
         history[typed]
 
 
+def test_quantity_of_rows_that_were_not_given_says_how_to_give_them():
+    history = history_of([{"epoch": 1, "loss": 0.9}])
+
+    with pytest.raises(KeyError, match=r"`val_loss` is not in the history; give `validation_data`"):
+        history["val_loss"]
+
+
 def test_a_slice_is_a_history_of_those_epochs(history):
     assert isinstance(history[-2:], History)
     assert list(history[-2:]) == ROWS[-2:]

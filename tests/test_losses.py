@@ -418,6 +418,15 @@ def test_scalar_loss_is_refused_with_weights(loss, fit, parameters):
         clf.fit(X, THREE, **fit)
 
 
+def test_function_of_torch_is_the_loss_of_that_name():
+    """As tutorials write it: with one value for each row, so with weights too."""
+    named = one_step(linear(3), THREE, loss="cross_entropy", class_weight={0: 2.0})
+
+    clf = one_step(linear(3), THREE, loss=F.cross_entropy, class_weight={0: 2.0})
+
+    assert np.array_equal(clf.predict_proba(X), named.predict_proba(X))
+
+
 @pytest.mark.parametrize("batch_size", [4, 5])
 def test_scalar_loss_of_an_epoch_counts_every_row_once(batch_size):
     with torch.no_grad():

@@ -92,6 +92,7 @@ def test_the_choice_clones_and_pickles(blobs):
         (as_tuple, "logits", "returned a tuple of 2"),
         (as_object, "logit", "returned a SimpleNamespace"),
         (plain, "logits", "returned a Tensor"),
+        (plain, "logit", "`output` is 'logit', but the module returned a Tensor; give a key"),
         (as_tuple, None, "expected one tensor .* or say with `output` which part"),
         (as_dict, None, "say with `output` which part"),
         (as_tuple, 1.5, "'output' parameter of Estimator must be .* Got 1.5"),

@@ -349,6 +349,11 @@ def test_no_labels_at_all_are_asked_for():
         classifier().fit(np.eye(3))
 
 
+def test_no_labels_to_validate_on_are_asked_for_by_their_name():
+    with pytest.raises(ValueError, match=r"the target y_val is None; pass `y_val`, the labels"):
+        classifier().fit(np.eye(3), [0, 1, 2], X_val=np.eye(3))
+
+
 @pytest.mark.parametrize(("y", "shown"), [([1, 1, 1], "1"), (["yes"] * 3, "'yes'")])
 def test_one_class_is_refused_with_the_way_out(y, shown):
     with pytest.raises(ValueError, match=f"only one class, {shown};.*two classes.*`?classes="):

@@ -85,6 +85,28 @@ def test_foreign_quantity_of_a_monitor_is_named(typed, meant):
         clf.fit([[0.0], [1.0]], [0, 1])
 
 
+# Keras's arguments of `fit` that are none here, and what of the answer tells what to type.
+ARGUMENTS = {
+    "initial_epoch": r"did you mean `fit\(X, y, warm_start=True\)`\?",
+    "validation_freq": "; validation goes through all rows after every epoch",
+    "validation_steps": "; validation goes through all rows after every epoch",
+    "validation_batch_size": "; validation takes as many rows at once as memory has room for",
+    "use_multiprocessing": "did you mean `loader__num_workers`",
+    "max_queue_size": "did you mean `loader__num_workers`",
+    "weighted_metrics": "did you mean `metrics`",
+    "train_loader": r"did you mean `fit\(loader\)`",
+    "val_loader": r"did you mean `fit\(X, y, validation_data=loader\)`",
+    "early_stopping_rounds": r"did you mean `callbacks=\[EarlyStopping\(",
+    "ckpt_path": r"did you mean `callbacks=\[Checkpoint\(folder\)\]`",
+}
+
+
+@pytest.mark.parametrize("argument", ARGUMENTS)
+def test_foreign_argument_of_fit_is_answered_with_what_to_type(argument):
+    with pytest.raises(TypeError, match=f"unknown argument `{argument}`.*{ARGUMENTS[argument]}"):
+        Estimator().fit([[0.0], [1.0]], [0, 1], **{argument: 1})
+
+
 def test_words_that_are_near_to_nothing_get_no_neighbour():
     with pytest.raises(TypeError, match=r"has no parameter `shuttle_bus`\.$"):
         Estimator(shuttle_bus=1)

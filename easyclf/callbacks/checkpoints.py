@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from easyclf.callbacks.monitoring import (
     sign_of,
 )
 from easyclf.callbacks.records import check_folder
+from easyclf.checks import warn_user
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
 from easyclf.files import PathLike, check_writable, remove_unfinished
@@ -258,11 +258,9 @@ class Checkpoint(Callback):
         except OSError as error:
             if not self._has_warned:
                 self._has_warned = True
-                warnings.warn(
+                warn_user(
                     f"Checkpoint can no longer write into {str(self.path)!r} ({error}); the "
                     "training goes on, and what was kept before stays.",
-                    UserWarning,
-                    stacklevel=2,
                 )
 
     def go_on_from(self, epoch: int) -> None:
@@ -287,10 +285,8 @@ class Checkpoint(Callback):
                 return read_archive(path, kind=_KIND, version=_VERSION)
             except (InvalidFile, FileNotFoundError) as error:
                 if warns:
-                    warnings.warn(
+                    warn_user(
                         f"Checkpoint goes on without {path.name!r}: {error}",
-                        UserWarning,
-                        stacklevel=2,
                     )
         return None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import io
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import torch
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.loggers import is_in_notebook, is_main_process
 from easyclf.callbacks.records import check_folder, telling_who_writes
-from easyclf.checks import import_optional
+from easyclf.checks import import_optional, warn_user
 from easyclf.constraints import is_integer
 from easyclf.displays import TrainingDisplay
 from easyclf.files import PathLike, check_writable, replacing
@@ -174,11 +173,9 @@ class LivePlot(Callback):
             if self._show is not None:
                 self._show(self._figure)
         except Exception as error:
-            warnings.warn(
+            warn_user(
                 f"LivePlot can no longer draw ({type(error).__name__}: {error}); the training goes "
                 "on without it.",
-                UserWarning,
-                stacklevel=2,
             )
             self._show = None
         ended = time.monotonic()

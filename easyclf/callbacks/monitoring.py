@@ -6,9 +6,8 @@ import math
 from collections.abc import Mapping
 from numbers import Real
 
-from easyclf.checks import did_you_mean
+from easyclf.history import quantity_hint
 from easyclf.state import TrainingState
-from easyclf.vocabulary import FOREIGN_QUANTITIES
 
 _SIGNS = {"min": -1.0, "max": 1.0}
 
@@ -30,14 +29,9 @@ def check_measured(callback: object, monitor: str, state: TrainingState) -> None
         )
     if monitor in state.quantities:
         return
-    is_validated = any(name.startswith("val_") for name in state.quantities)
-    if monitor.startswith("val_") and not is_validated and monitor[4:] in state.quantities:
-        hint = "; give `validation_data` to `fit`, or `validation_split` to Estimator."
-    else:
-        hint = did_you_mean(monitor, state.quantities, words=FOREIGN_QUANTITIES)
     raise ValueError(
-        f"{type(callback).__name__} monitors {monitor!r}, which this run does not measure{hint} "
-        f"It measures {list(state.quantities)}."
+        f"{type(callback).__name__} monitors {monitor!r}, which this run does not measure"
+        f"{quantity_hint(monitor, state.quantities)} It measures {list(state.quantities)}."
     )
 
 
@@ -89,4 +83,5 @@ def check_at_least(minimum: float, **values: object) -> None:
     for name, value in values.items():
         is_number = isinstance(value, Real) and not math.isnan(value)  # NumPy's numbers, too
         if not is_number or not value >= minimum:  # type: ignore[operator]
-            raise ValueError(f"`{name}` must be at least {minimum}; got {value!r}.")
+            words = "at least" if is_number else "a number of at least"
+            raise ValueError(f"`{name}` must be {words} {minimum}; got {value!r}.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from easyclf.callbacks.base import Callback
 from easyclf.callbacks.sklearn_bridge import untold_clone
+from easyclf.checks import warn_user
 from easyclf.constraints import is_integer
 from easyclf.displays import LearningRateDisplay
 from easyclf.exceptions import TrainingDiverged
@@ -105,19 +105,17 @@ def _steepest(rates: NDArray[np.float64], losses: NDArray[np.float64]) -> float 
     inner = slopes[_FIRST_STEPS : min(lowest + 1, len(slopes) - _LAST_STEPS)]
     # The smoothed mean of equal losses falls and rises by rounding.
     if not len(inner) or inner.min() > -1e-6 * losses.max():
-        warnings.warn(
+        warn_user(
             "The loss falls at none of the rates that were tried, so none is suggested; look at "
             "`plot()`, and try a smaller `low`, or more `n_steps`.",
             ConvergenceWarning,
-            stacklevel=4,
         )
         return None
     if len(rates) < _FEW_STEPS:
-        warnings.warn(
+        warn_user(
             f"The range test took {len(rates)} steps, but its suggestion is of a mean over "
             f"{_FEW_STEPS}, which lags behind; look at `plot()`, or try more `n_steps`, or a "
             "narrower range.",
             ConvergenceWarning,
-            stacklevel=4,
         )
     return float(rates[_FIRST_STEPS + int(inner.argmin())])

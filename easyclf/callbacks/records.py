@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from easyclf.callbacks.base import Callback
+from easyclf.checks import warn_user
 from easyclf.files import PathLike, check_path
 from easyclf.state import TrainingState
 
@@ -97,11 +97,9 @@ class FileLogger(Callback):
             self._n_written = n_written
             self._stream.flush()
         except OSError as error:
-            warnings.warn(
+            warn_user(
                 f"{type(self).__name__} can no longer write {str(self.path)!r} ({error}); the "
                 "training goes on without it.",
-                UserWarning,
-                stacklevel=2,
             )
             self._let_go()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from easyclf.callbacks.monitoring import (
     is_of_another_quantity,
     sign_of,
 )
+from easyclf.checks import warn_user
 from easyclf.snapshots import Snapshot
 from easyclf.state import TrainingState
 
@@ -133,10 +133,9 @@ class EarlyStopping(Callback):
             return
         score = state.logs[self.monitor]
         if math.isnan(score):
-            warnings.warn(
+            warn_user(
                 f"{self.monitor!r} is NaN in epoch {state.epoch}; it does not count as the best.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         elif self.best_score_ is None or self._sign * (score - self.best_score_) > 0:
             self.best_score_, self.best_epoch_ = score, state.epoch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Sampler
 
+from easyclf.checks import warn_user
 from easyclf.data.base import IN_ORDER, Batch, Encoder, Order, bounds, row_order
 from easyclf.data.caching import carried_labels, dataset_labels
 from easyclf.data.first_look import DatasetLike, FirstLook
@@ -124,13 +124,11 @@ class _LabelCount:
             return
         said, found = _class_counts(self._codes), _class_counts(seen)
         if said != found:
-            warnings.warn(
+            warn_user(
                 "`X` keeps labels beside its items, as `targets` or `labels`, which are not those "
                 f"of the items: the classes have {said[:9]} rows there and {found[:9]} among the "
                 "items. class_weight='balanced' and `validation_split` went by the former, "
                 "training by the latter; bring them up to date, or delete them.",
-                UserWarning,
-                stacklevel=2,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
 
+from easyclf.checks import warn_user
 from easyclf.data.base import IN_ORDER, Order
 from easyclf.data.items import (
     Column,
@@ -328,12 +328,10 @@ class FirstLook:
         if weight is None or np.shape(weight) != (KEPT_ITEMS,):
             return
         if np.array_equal(np.asarray(weight), np.arange(KEPT_ITEMS)):
-            warnings.warn(
+            warn_user(
                 "`X` yields the weights 0, 1, 2, 3 with its first rows, which look like the "
                 "numbers of the rows: the third part of an item is its weight. Leave it out, or "
                 "yield (x, y, 1.0).",
-                UserWarning,
-                stacklevel=2,
             )
 
     @property

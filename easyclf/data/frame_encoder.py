@@ -7,7 +7,6 @@ calls nullable, sparse and object columns by names of its own, and knows no miss
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from numbers import Integral, Real
@@ -15,6 +14,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from easyclf.checks import warn_user
 
 # A category of fewer rows joins the infrequent ones, and so do all beyond the most frequent.
 _FEWEST_ROWS, _MOST_CATEGORIES = 5, 100
@@ -248,13 +249,11 @@ class FrameEncoder:
             is_mostly = len(unseen) >= _FEWEST_ROWS and unseen.mean() > _MOSTLY
             if not is_other_type and not is_mostly:
                 continue
-            warnings.warn(
+            warn_user(
                 f"`X` has {int(unseen.sum())} of {len(unseen)} row(s) in column {name!r} ({dtype}; "
                 f"{self._dtypes[name]} in `fit`) with values that `fit` has not seen, such as "
                 f"{categories[unseen.argmax(), number]!r}; they count as infrequent"
                 f"{'; give the column that type' if dtype != self._dtypes[name] else ''}.",
-                UserWarning,
-                stacklevel=2,
             )
 
     def _parts(self, frame: Frame) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -305,12 +304,10 @@ def _warn_of_free_text(names: list[str], categories: NDArray[Any]) -> None:
         if len(set(column)) > _FREE_TEXT * n_rows
     ]
     if free and n_rows >= _FEWEST_TEXTS:
-        warnings.warn(
+        warn_user(
             f"`X` has column(s) {free} in which nearly every row has a text of its own; as "
             "categories they say nothing. Drop them, or make numbers of them, for example with "
             "TfidfVectorizer in a ColumnTransformer.",
-            UserWarning,
-            stacklevel=2,
         )
 
 

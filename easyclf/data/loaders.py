@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from numbers import Integral
@@ -16,7 +15,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from easyclf.checks import did_you_mean
+from easyclf.checks import did_you_mean, warn_user
 from easyclf.data.base import Encoder, Order
 from easyclf.data.caching import carried_labels, dataset_labels
 from easyclf.data.first_look import FirstLook, is_dataset
@@ -136,11 +135,9 @@ class LoaderSource(LoadedSource):
                 "get no answer; leave `drop_last` out."
             )
         if encode is None and isinstance(self._loader.sampler, _RANDOM_SAMPLERS):
-            warnings.warn(
+            warn_user(
                 "`X` is a DataLoader that shuffles, so the answers come in an order that nobody "
                 "knows; pass a DataLoader with shuffle=False, or the Dataset.",
-                UserWarning,
-                stacklevel=2,
             )
         self._check = EpochCheck(look.name, self._loader.num_workers, expected)
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array
 
+from easyclf.checks import warn_user
 from easyclf.data.bounded import check_bounded, refuse_endless
 from easyclf.data.caching import cached
 from easyclf.data.first_look import FirstLook, class_names
@@ -193,8 +194,11 @@ class Reader:
         if self.carries_labels(validation_data):
             return self.read_labelled(validation_data, None, None, encoder, "y_val")
         if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
+            kind, size = type(validation_data).__name__, ""
+            if isinstance(validation_data, (tuple, list)):
+                size = f" of length {len(validation_data)}"
             raise ValueError(
-                f"`validation_data` is a {type(validation_data).__name__}; expected (X, y), "
+                f"`validation_data` is a {kind}{size}; expected (X, y), "
                 "(X, y, sample_weight), a Dataset or a DataLoader."
             )
         X, y, sample_weight = (*validation_data, None)[:3]
@@ -352,11 +356,9 @@ def _unseen_draws(X: object, *, waits: bool = False) -> AbstractContextManager[N
 
 def _warn_of_other_classes(classes: ArrayLike, encoder: TargetEncoder) -> None:
     if not np.array_equal(np.unique(classes), encoder.classes_):
-        warnings.warn(
+        warn_user(
             f"`classes` is {classes!r}, which plays no part where an earlier fit goes on: its "
             f"classes are {encoder.classes_.tolist()[:20]}. Use warm_start=False to begin anew.",
-            UserWarning,
-            stacklevel=2,
         )
 
 
@@ -441,7 +443,7 @@ def _host(sample_weight: ArrayLike) -> NDArray[Any]:
     """Give weights as an array; refuse what is a parameter, or rows to validate on."""
     if isinstance(sample_weight, torch.Tensor):
         sample_weight = sample_weight.detach().cpu().numpy()
-    if isinstance(sample_weight, str):
+    if isinstance(sample_weight, str | Mapping):
         raise ValueError(
             f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Weights of "
             f"classes are a parameter: `class_weight={sample_weight!r}`."
@@ -451,21 +453,26 @@ def _host(sample_weight: ArrayLike) -> NDArray[Any]:
             f"`sample_weight`, the third argument of `fit`, is a {type(sample_weight).__name__} of "
             "arrays; for rows to validate on, pass `validation_data=(X_val, y_val)`."
         )
-    return np.asarray(sample_weight)
+    weight = np.asarray(sample_weight)
+    if not weight.ndim:
+        raise ValueError(
+            f"`sample_weight` is {sample_weight!r}; expected a weight for each row. Rows in a step "
+            "are a parameter: `batch_size=...`."
+        )
+    return weight
 
 
 def _read_weight(sample_weight: ArrayLike, n_rows: int) -> NDArray[np.float64]:
     """Read weights of shape (n_rows,), and scale them to be near 1."""
-    given = _host(sample_weight)
     weight: NDArray[np.float64] = check_array(
-        given if given.ndim else np.full(n_rows, given),
+        _host(sample_weight),
         ensure_2d=False,
         allow_nd=True,
         dtype=np.float64,
         input_name="sample_weight",
     )
     if weight.ndim != 1:
-        raise ValueError(f"Sample weights must be 1D array or scalar, got {weight.ndim}D array.")
+        raise ValueError(f"Sample weights must be a 1D array, got {weight.ndim}D array.")
     if weight.shape != (n_rows,):
         raise ValueError(f"sample_weight.shape == {weight.shape}, expected {(n_rows,)}!")
     if (weight < 0).any():

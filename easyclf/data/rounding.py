@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 
+from easyclf.checks import warn_user
 from easyclf.data.arrays import as_tensor
 from easyclf.data.formats import InputFormat
 from easyclf.nested import Tensors, named_tensors
@@ -93,10 +93,8 @@ def _loses(column: torch.Tensor, name: str) -> bool:
     n_left = len(np.unique(values.astype(np.float32)))
     if n_left == len(values):
         return False
-    warnings.warn(
+    warn_user(
         f"{name} has {len(values)} different values from {values[0]:.15g} on, of which float32 "
         f"makes {n_left}. Subtract the smallest of them first, or use precision='float64'.",
-        UserWarning,
-        stacklevel=2,
     )
     return True

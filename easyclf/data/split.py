@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from easyclf.checks import warn_user
 from easyclf.targets import Labels
 
 
@@ -33,12 +33,10 @@ def split_rows(
         present, counts = np.unique(codes, return_counts=True)
         smallest = classes.tolist()[present[counts.argmin()]]
         if counts.min() < 2 or min(n_valid, n_rows - n_valid) < len(present):
-            warnings.warn(
+            warn_user(
                 f"`validation_split` {fraction!r} cannot be stratified: class {smallest!r} has "
                 f"{counts.min()} of {n_rows} row(s), and {n_valid} row(s) are held out for "
                 f"{len(present)} classes; the rows are drawn without regard to their class.",
-                UserWarning,
-                stacklevel=2,
             )
         else:
             stratify = codes

@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from easyclf.checks import name_of
 from easyclf.device import HOST
 from easyclf.nested import Tensors
 from easyclf.snapshots import copied_to_host
@@ -168,8 +167,7 @@ def _checked(result: object, batch: object, name: str) -> Tensors:
     if isinstance(result, (dict, tuple)) and not isinstance(batch, torch.Tensor):
         return result
     raise TypeError(
-        f"`{name}` {name_of(result)} returned a {type(result).__name__} for a batch of X; expected "
-        "a tensor."
+        f"`{name}` returned a {type(result).__name__} for a batch of X; expected a tensor."
     )
 
 

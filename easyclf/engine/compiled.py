@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-from easyclf.checks import first_line_of
+from easyclf.checks import first_line_of, warn_user
 from easyclf.device import is_out_of_memory
 
 
@@ -39,11 +38,9 @@ class CompiledForward:
             # An error of the module's own is raised here.
             returned = self._module(*inputs, **named)
             self._forward = self._module
-            warnings.warn(
+            warn_user(
                 f"torch.compile cannot compile {type(self._module).__name__} here "
                 f"({first_line_of(error)}); the fit goes on without. "
                 "Use compile='auto' to save that time.",
-                UserWarning,
-                stacklevel=2,
             )
             return returned

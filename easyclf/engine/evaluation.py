@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
 from torch import nn
 
+from easyclf.checks import warn_user
 from easyclf.data import Batch, Source
 from easyclf.device import is_out_of_memory
 from easyclf.engine.metrics import BatchResult, RunningMetrics
@@ -86,11 +86,9 @@ class Evaluation:
         self._n_rows = n_rows // 2
         if not self._has_warned:
             self._has_warned = True
-            warnings.warn(
+            warn_user(
                 f"There was no memory for {n_rows} rows at once ({error}); evaluation goes on with "
                 "smaller batches.",
-                UserWarning,
-                stacklevel=2,
             )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
@@ -16,6 +15,7 @@ import torch
 from torch import nn
 
 from easyclf.callbacks import Callback, keeping_others_out
+from easyclf.checks import warn_user
 from easyclf.data import BoundedSource, InputFormat, Reader, Rows, Source, check_validation
 from easyclf.determinism import deterministic_algorithms
 from easyclf.device import HOST, resolve_device, to_device
@@ -200,11 +200,9 @@ class Fitting:
                     # Whoever makes modules for the user may give the same weights again.
                     self._initial.restore()
                 name = "the module" if self.fitted is None else type(self.fitted.module).__name__
-                warnings.warn(
+                warn_user(
                     f"A recording of {name} did not do what {name} does ({difference}); the fit "
                     "begins again without recordings. Use compile=False to save that time.",
-                    UserWarning,
-                    stacklevel=4,
                 )
                 # An interruption before training begins anew leaves nothing of this.
                 self.fitted = None

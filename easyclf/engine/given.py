@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from easyclf.checks import name_of
+from easyclf.checks import name_of, warn_user
 from easyclf.modules import ModuleLike, build_module
 from easyclf.nested import Shapes
 from easyclf.weights import InitialWeights
@@ -94,11 +93,9 @@ def warn_of_other_module(before: Mapping[str, str], now: Mapping[str, str]) -> N
     for name in sorted(before.keys() | now.keys()):
         old, new = before.get(name, _NOT_GIVEN), now.get(name, _NOT_GIVEN)
         if old != new:
-            warnings.warn(
+            warn_user(
                 f"`{name}` is {new}, and was {old} when this training began; it plays no part "
                 "where an earlier fit goes on, which keeps its module. To begin anew, use `fit` "
                 "with warm_start=False.",
-                UserWarning,
-                stacklevel=2,
             )
             return

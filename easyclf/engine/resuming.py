@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn, cast
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from easyclf.archives import COMPARED, Archive, other_versions, show_versions
 from easyclf.callbacks import Callback, checkpoint_among
+from easyclf.checks import warn_user
 from easyclf.codec import CannotBeStored, Decoder, Encoder
 from easyclf.data import Source
 from easyclf.documents import JSON
@@ -178,12 +178,10 @@ class Resumption:
         others = other_versions(archive.written_by, ("easyclf", *COMPARED))
         if others:
             there, here = show_versions(others)
-            warnings.warn(
+            warn_user(
                 f"Checkpoint has the `path` {str(self._checkpoint.path)!r}, where epoch {epoch} "
                 f"was written with {there}, and goes on with {here}: the run may end with other "
                 "weights than one that was never cut short. Use resume=False to begin anew.",
-                UserWarning,
-                stacklevel=2,
             )
 
     @property

@@ -7,12 +7,12 @@ rows are copied into that memory, one call does everything, and figures are read
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
+from easyclf.checks import warn_user
 from easyclf.data import Batch
 from easyclf.device import HOST, Capture, graph_capture
 from easyclf.nested import apply, first_of, tensors_of
@@ -94,10 +94,8 @@ class Graphs:
         """Capture nothing any more, and warn of it, unless that was done before."""
         if self._capture is not None:
             self._capture = None
-            warnings.warn(
+            warn_user(
                 f"`compile` is 'graph', and the training goes on without a graph: {reason}.",
-                UserWarning,
-                stacklevel=2,
             )
 
     def report(self) -> None:

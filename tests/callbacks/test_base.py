@@ -472,3 +472,12 @@ def test_code_of_users_is_looked_after_in_steps_only_where_it_runs_in_them(hook,
     assert hooks.run_user_code
     assert hooks.run_user_code_in_steps is in_steps
     assert not Hooks([EarlyStopping()]).run_user_code
+
+
+@pytest.mark.parametrize("field", ["stop_training", "epoch_number"])
+def test_what_a_hook_sets_and_nobody_reads_is_refused(field):
+    """Keras stops by `stop_training = True`; here `state.stop(reason)` does."""
+    clf = Estimator(callbacks=[LambdaCallback(on_epoch_end=lambda state: setattr(state, field, 1))])
+
+    with pytest.raises(AttributeError, match=f"has no attribute '{field}'"):
+        clf.fit([[0.0], [1.0]], [0, 1])

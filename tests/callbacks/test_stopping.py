@@ -255,7 +255,7 @@ def test_a_quantity_that_will_not_be_there_is_refused_before_training(monitor, w
     [
         ({"patience": 0}, "`patience` must be at least 1; got 0"),
         ({"patience": -3}, "`patience`.*-3"),
-        ({"patience": "3"}, "`patience`.*'3'"),
+        ({"patience": "3"}, "`patience` must be a number of at least 1; got '3'"),
         ({"patience": None}, "`patience`.*None"),
         ({"min_delta": -0.1}, "`min_delta` must be at least 0; got -0.1"),
         ({"min_delta": math.nan}, "`min_delta`.*nan"),

@@ -1,6 +1,7 @@
 """What `fit` and `predict` accept as rows, labels, weights and validation data."""
 
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -268,7 +269,7 @@ def test_validation_data_in_any_form_give_the_same_figures(make, blobs, network)
         (lambda X, y: {"validation_data": (X, y), "y_val": y}, "two names of one"),
         (lambda X, y: {"y_val": y}, "without `X_val`"),
         (lambda X, y: {"X_val": X}, "y_val"),
-        (lambda X, y: {"validation_data": (X,)}, r"tuple; expected \(X, y\)"),
+        (lambda X, y: {"validation_data": (X,)}, r"tuple of length 1; expected \(X, y\)"),
         (lambda X, y: {"validation_data": X}, r"ndarray; expected \(X, y\)"),
         (lambda X, y: {"validation_data": (X[:, :3], y)}, "3 features.*expecting 4"),
         (lambda X, y: {"validation_data": (X[:5], y)}, "5.*30"),
@@ -368,9 +369,27 @@ def test_float32_rows_are_not_copied_for_layers_of_torch(make, blobs, monkeypatc
     assert {where for where, n_rows in places if n_rows == 30} == {place}
 
 
-def test_weights_of_classes_are_told_from_weights_of_rows(blobs):
-    with pytest.raises(ValueError, match="are a parameter: `class_weight='balanced'`"):
-        Estimator().fit(*blobs, sample_weight="balanced")
+@pytest.mark.parametrize("weight", ["balanced", {0: 1.0, 1: 2.0}])
+def test_weights_of_classes_are_told_from_weights_of_rows(blobs, weight):
+    words = re.escape(f"are a parameter: `class_weight={weight!r}`")
+
+    with pytest.raises(ValueError, match=words):
+        Estimator().fit(*blobs, sample_weight=weight)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda clf, X, y: clf.fit(X, y, 32),
+        lambda clf, X, y: clf.fit(X, y, validation_data=(X, y, 32)),
+        lambda clf, X, y: clf.fit(X, y).evaluate(X, y, 32),
+    ],
+    ids=["fit", "validation", "evaluate"],
+)
+def test_a_number_in_the_place_of_weights_is_refused(call, blobs, network):
+    """In Keras the third argument is the size of batches."""
+    with pytest.raises(ValueError, match=r"`sample_weight` is 32; .*: `batch_size=...`"):
+        call(Estimator(network, epochs=1), *blobs)
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
