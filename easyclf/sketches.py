@@ -63,8 +63,8 @@ def draw_curves(
             left, top = points[0].split(",")
             parts.append(f'<circle cx="{left}" cy="{top}" r="2" fill="{_COLOR}"/>')
         parts.append(
-            f'<polyline points="{" ".join(points)}" fill="none" stroke="{_COLOR}" stroke-width="1.6" '
-            f'stroke-dasharray="{dashes}"><title>{html.escape(name)}</title></polyline>'
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="{_COLOR}" '
+            f'stroke-width="1.6" stroke-dasharray="{dashes}"><title>{html.escape(name)}</title></polyline>'
         )
     if mark is not None:
         place = _place(mark.x, mark.y, across, up).split(",")
