@@ -64,7 +64,8 @@ def draw_curves(
             parts.append(f'<circle cx="{left}" cy="{top}" r="2" fill="{_COLOR}"/>')
         parts.append(
             f'<polyline points="{" ".join(points)}" fill="none" stroke="{_COLOR}" '
-            f'stroke-width="1.6" stroke-dasharray="{dashes}"><title>{html.escape(name)}</title></polyline>'
+            f'stroke-width="1.6" stroke-dasharray="{dashes}"><title>{html.escape(name)}</title>'
+            "</polyline>"
         )
     if mark is not None:
         place = _place(mark.x, mark.y, across, up).split(",")
