@@ -29,3 +29,17 @@ def test_the_rate_that_is_typed_instead_is_that_of_the_next_step(blobs, network)
     clf = Estimator(network, epochs=2, callbacks=[LambdaCallback(on_epoch_end=set_rate)])
 
     assert clf.fit(*blobs).history_["lr"].tolist() == [1e-3, 0.5]
+
+
+def test_a_run_that_goes_on_has_the_last_rate_of_the_one_before(blobs, network):
+    seen = []
+    go_on = LambdaCallback(
+        on_train_end=lambda state: (
+            state.go_on_after(3, 30, 0.25),
+            seen.extend([state.epoch, state.step, state.lr]),
+        )
+    )
+
+    Estimator(network, epochs=1, callbacks=[go_on]).fit(*blobs)
+
+    assert seen == [3, 30, 0.25]

@@ -325,6 +325,8 @@ def test_a_run_without_epochs_moves_nothing():
 
 
 def test_a_warmup_without_end_is_refused_in_a_run_without_epochs_too():
+    fit(LRScheduler("cosine", warmup=1), epochs=0)
+
     with pytest.raises(ValueError, match="`warmup` is inf epochs, but this run has 0"):
         fit(LRScheduler("cosine", warmup=float("inf")), epochs=0)
 
