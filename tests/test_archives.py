@@ -228,3 +228,10 @@ def test_another_kind_is_named(path):
 
     with pytest.raises(InvalidFile, match="it holds 'checkpoint', not 'trial'"):
         read_archive(path, **KIND)
+
+
+def test_a_number_below_the_first_is_that_of_no_format(tmp_path):
+    write_archive(tmp_path / "a", {}, {}, kind="facts", version=0)
+
+    with pytest.raises(InvalidFile, match="its format has the number 0"):
+        read_archive(tmp_path / "a", kind="facts", version=1)
