@@ -37,6 +37,8 @@ _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 # The last record of a ZIP (APPNOTE.TXT of PKWARE, 4.3.16), and the digest that is its comment.
 _END = struct.Struct("<4s8xI4xH")
 _DIGEST_SIZE = 64
+# The head of a member (4.3.7), which its name follows.
+_MEMBER = struct.Struct("<26xH2x")
 # Bytes of the list of members, so many that nobody needs more: it is read before it is checked.
 _LONGEST_LIST = 2**18
 _CHUNK = 2**20
@@ -48,8 +50,10 @@ _READERS = {
     "estimator": "; `Estimator.load` reads it",
     "checkpoint": "; `fit` with `Checkpoint(folder)` among `callbacks` reads it",
 }
+_OF_TORCH = "a file of `torch.save`; if it is a state dict, `load_weights` reads it"
 # How files of other kinds begin.
 _BEGINNINGS = (
+    (b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", _OF_TORCH),  # of torch before 1.6
     (b"\x80", "a pickle, which is never loaded here, since that executes what it holds"),
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
@@ -273,8 +277,11 @@ def _read_about(about: JSON, kind: str, version: int) -> tuple[int, dict[str, JS
 
 def _check_beginning(file: BufferedReader) -> None:
     """Refuse a file that begins as no ZIP does, and say what it looks like."""
-    beginning = file.read(16)
+    beginning = file.read(_MEMBER.size)
     if beginning.startswith(b"PK\x03\x04"):
+        name_size = _MEMBER.unpack(beginning)[0] if len(beginning) == _MEMBER.size else 0
+        if file.read(name_size).endswith(b"/data.pkl"):
+            raise InvalidFile(f"it is {_OF_TORCH}")
         return
     looks = next((kind for first, kind in _BEGINNINGS if beginning.startswith(first)), None)
     if looks is None and beginning[8:9] == b"{":

@@ -237,7 +237,9 @@ class TrainingDisplay:
                 )
             best = _mark_best(ax, history, quantity, color, is_alone=is_alone)
             if not is_alone:
-                ax.plot([], [], color=color, label=run + best)
+                # matplotlib shows no label that begins with "_".
+                shown = f" {run}" if run.startswith("_") else run
+                ax.plot([], [], color=color, label=shown + best)
         if not is_alone and len(styles) > 1:
             for part, style in styles.items():
                 ax.plot([], [], style, color="0.5", label=part)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from easyclf.exceptions import InvalidFile
+from easyclf.vocabulary import FOREIGN_SUFFIXES
 
 if sys.platform != "win32":
     import fcntl
@@ -158,6 +159,31 @@ def check_target(path: PathLike) -> Path:
             "first, or take another name."
         )
     return target
+
+
+def check_suffix(path: PathLike, method: str, suffix: str) -> None:
+    """Refuse the name of a file that says that it is of another kind.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to be written.
+    method : str
+        The method that writes it.
+    suffix : str
+        The right suffix, such as ".easyclf". One that nothing is known of, or none, will do.
+
+    Raises
+    ------
+    ValueError
+        It has the name to type.
+    """
+    typed = Path(path).suffix.lower()
+    if typed != suffix and typed in FOREIGN_SUFFIXES:
+        raise ValueError(
+            f"`path` is {str(path)!r}, with the suffix of {FOREIGN_SUFFIXES[typed]}, which "
+            f"`{method}` does not write; call it {str(Path(path).with_suffix(suffix))!r}."
+        )
 
 
 @contextmanager

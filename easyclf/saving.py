@@ -23,7 +23,7 @@ from easyclf.checks import warn_user
 from easyclf.codec import Decoder, Encoder, reason_not_stored
 from easyclf.engine import Wanted, describe_fitted, make_fitted
 from easyclf.exceptions import InvalidFile
-from easyclf.files import PathLike, check_target, naming
+from easyclf.files import PathLike, check_suffix, check_target, naming
 from easyclf.modules import ModuleLike
 from easyclf.parameters import forwarded
 from easyclf.predictor import Predictor
@@ -65,7 +65,8 @@ class Savable(Predictor):
         OSError
             If the file cannot be written.
         TypeError, ValueError
-            If the module holds what no file of tensors can hold.
+            If the module holds what no file of tensors can hold, or `path` has the suffix of
+            another kind of file, such as ".pt".
 
         Examples
         --------
@@ -83,6 +84,7 @@ class Savable(Predictor):
         """
         check_is_fitted(self)
         check_target(path)
+        check_suffix(path, "save", ".easyclf")
         described = describe_fitted(self._fitted_for(None).on_host())
         parameters, lost = _storable_parameters(self.get_params(deep=False))
         lost |= described.lost
@@ -206,8 +208,12 @@ class Savable(Predictor):
             Before `fit`.
         OSError
             If the file cannot be written.
+        ValueError
+            If `path` has the suffix of another kind of file, such as ".pt".
         """
         check_is_fitted(self)
+        check_target(path)
+        check_suffix(path, "save_weights", ".safetensors")
         write_weights(path, self._fitted.module)
 
     def load_weights(self, path: PathLike, strict: bool = True) -> Self:

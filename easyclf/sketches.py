@@ -53,14 +53,19 @@ def draw_curves(
     across, up = (float(x[0]), float(x[-1])), (low, high)
     parts = [_frame(across, up)]
     for name, values, dashes in zip(curves, curves.values(), ("", "5 3"), strict=False):
-        points = " ".join(
+        points = [
             _place(place, value, across, up)
             for place, value in zip(x, values, strict=True)
             if math.isfinite(value)
-        )
+        ]
+        if len(points) == 1:
+            # Of which no line is drawn.
+            left, top = points[0].split(",")
+            parts.append(f'<circle cx="{left}" cy="{top}" r="2" fill="{_COLOR}"/>')
         parts.append(
-            f'<polyline points="{points}" fill="none" stroke="{_COLOR}" stroke-width="1.6" '
-            f'stroke-dasharray="{dashes}"><title>{html.escape(name)}</title></polyline>'
+            f'<polyline points="{" ".join(points)}" fill="none" stroke="{_COLOR}" '
+            f'stroke-width="1.6" stroke-dasharray="{dashes}"><title>{html.escape(name)}</title>'
+            "</polyline>"
         )
     if mark is not None:
         place = _place(mark.x, mark.y, across, up).split(",")

@@ -40,7 +40,8 @@ class TrainingState:
     step : int
         Steps of the optimizer in this run.
     lr : float
-        The learning rate of the last step, of the first group of weights.
+        The learning rate of the last step, of the first group of weights. That of the next one is
+        in the groups of `optimizer`.
     logs : dict of str to float
         In `on_epoch_end` the quantities of the epoch; in `on_batch_end` the `loss` and the
         `accuracy` of the batch, as tensors of shape () on the device, since reading them makes
@@ -61,6 +62,7 @@ class TrainingState:
 
     # So a hook that sets what is no field, as Keras's `stop_training`, is not passed over.
     __slots__ = (
+        "_lr",
         "batch",
         "batches",
         "epoch",
@@ -70,7 +72,6 @@ class TrainingState:
         "history",
         "is_cut",
         "logs",
-        "lr",
         "module",
         "optimizer",
         "put_in",
@@ -104,13 +105,34 @@ class TrainingState:
         self.epoch = epoch
         self.batch = 0
         self.step = 0
-        self.lr: float = optimizer.param_groups[0]["lr"]
+        self._lr: float = optimizer.param_groups[0]["lr"]
         self.logs: dict[str, Any] = {}
         self.stop_reason: str | None = None
         self.is_cut = False
         self.batches: Callable[[], Iterator[Batch]] = lambda: iter(())
         self.put_in: Callable[[bool], object] | None = None
         self.take_out: Callable[[], None] | None = None
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step, of the first group of weights."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, rate: object) -> None:
+        raise AttributeError(
+            "`state.lr` is the rate of the last step, and cannot be set; set that of the next one "
+            f"by `for group in state.optimizer.param_groups: group['lr'] = {rate!r}`."
+        )
+
+    def note_step(self) -> None:
+        """Count a step that the optimizer has taken, with its rate."""
+        self.step += 1
+        self._lr = self.optimizer.param_groups[0]["lr"]
+
+    def go_on_after(self, epoch: int, step: int, lr: float) -> None:
+        """Stand where an epoch of a run ended, whose last step had the rate `lr`."""
+        self.epoch, self.step, self._lr = epoch, step, lr
 
     def stop(self, reason: str) -> None:
         """Ask the run to stop: after the current batch, whose epoch ends with it.

@@ -115,6 +115,18 @@ FOREIGN_LOSSES = _by_word(
         ),
     }
 )
+# Suffixes of files, in lower case: whose they are.
+FOREIGN_SUFFIXES = _by_word(
+    {
+        "files of torch": ".pt .pth .bin .ckpt",
+        "files of Keras": ".h5 .hdf5 .keras",
+        "pickles": ".pkl .pickle .joblib",
+        "arrays of NumPy": ".npy .npz",
+        "what `export` writes": ".onnx .pt2",
+        "what `save_weights` writes": ".safetensors",
+        "what `save` writes": ".easyclf",
+    }
+)
 # Names of devices, in lower case.
 FOREIGN_DEVICES = _by_word({"`auto`, which finds the fastest": "gpu accelerator best"})
 # Quantities of the history.

@@ -102,12 +102,15 @@ def test_foreign_files_are_named(tmp_path, name):
 
 
 def test_files_of_torch_and_other_zips_are_refused(tmp_path):
-    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt")
+    for name, is_zip in (("new.pt", True), ("old.pt", False)):
+        torch.save({"w": torch.ones(2)}, tmp_path / name, _use_new_zipfile_serialization=is_zip)
     np.savez(tmp_path / "a.npz", a=np.ones(3))
 
-    for name in ("w.pt", "a.npz"):
-        with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+    for name in ("new.pt", "old.pt"):
+        with pytest.raises(InvalidFile, match=r"a file of `torch.save`; .*`load_weights` reads it"):
             read_archive(tmp_path / name, **KIND)
+    with pytest.raises(InvalidFile, match="a ZIP that easyclf has not written"):
+        read_archive(tmp_path / "a.npz", **KIND)
 
 
 def test_every_changed_byte_is_noticed(path, tmp_path):
@@ -225,3 +228,10 @@ def test_another_kind_is_named(path):
 
     with pytest.raises(InvalidFile, match="it holds 'checkpoint', not 'trial'"):
         read_archive(path, **KIND)
+
+
+def test_a_number_below_the_first_is_that_of_no_format(tmp_path):
+    write_archive(tmp_path / "a", {}, {}, kind="facts", version=0)
+
+    with pytest.raises(InvalidFile, match="its format has the number 0"):
+        read_archive(tmp_path / "a", kind="facts", version=1)

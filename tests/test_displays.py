@@ -153,6 +153,12 @@ def test_runs_have_colours_and_the_legend_says_their_best_epochs(history, ax):
     ]
 
 
+def test_names_that_matplotlib_would_hide_are_in_the_legend(history, ax):
+    TrainingDisplay([history, history], ["_a", "b"]).plot(ax)
+
+    assert legend(ax)[:2] == [" _a (lowest: epoch 2)", "b (lowest: epoch 2)"]
+
+
 def test_runs_without_validation_have_their_names_alone(ax):
     TrainingDisplay([history_of([1.0, 0.5]), history_of([2.0])]).plot(ax)
 

@@ -12,6 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from easyclf import Estimator
+from easyclf.export import _made_up, _plain
 
 # `EASYCLF_EXPORTS=1` makes both files of every kind of module: a minute.
 TRIES_ALL = bool(os.environ.get("EASYCLF_EXPORTS"))
@@ -357,3 +358,30 @@ def test_a_missing_package_is_told_with_the_line_that_installs_it(
 
     with pytest.raises(ImportError, match=rf'needs {package}.*pip install "easyclf\[onnx\]"'):
         fitted.export(tmp_path / "model.onnx")
+
+
+def test_rows_that_are_made_up_lie_where_those_of_the_fit_lay():
+    fitted = Estimator(epochs=1).fit(50 * ROWS + 1000, LABELS)._fitted
+
+    rows = _made_up(fitted).numpy()
+
+    assert rows.mean(0) == pytest.approx(1000, abs=50)
+    assert rows.std(0) == pytest.approx(50, rel=0.6)
+
+
+def test_labels_of_any_bytes_are_written_as_text():
+    assert _plain(b"\xe9") == "é"
+
+
+def test_tokens_that_are_made_up_are_those_of_the_table():
+    fitted = Estimator(Recurrent, epochs=1).fit(TOKENS, LABELS)._fitted
+
+    assert set(_made_up(fitted).unique().tolist()) == set(range(9))
+
+
+def test_a_missing_folder_is_told_before_any_work(tmp_path, monkeypatch):
+    clf = Estimator(nn.Linear, epochs=1).fit(ROWS, LABELS)
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("it was traced"))
+
+    with pytest.raises(FileNotFoundError, match="there is no folder"):
+        clf.export(tmp_path / "missing" / "clf.pt2")

@@ -137,6 +137,15 @@ def test_links_that_look_like_unfinished_files_are_not_followed(path):
     assert (path.parent / "mine").read_text() == "mine"
 
 
+def test_the_new_name_is_flushed_with_its_folder(path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append(os.fstat(file)))
+
+    write(path)
+
+    assert [stat.S_ISDIR(status.st_mode) for status in flushed] == [False, True]
+
+
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_full_disk_is_told_with_the_path(path, monkeypatch, step):
     def fail(*args, **kwargs):

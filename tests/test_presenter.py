@@ -34,6 +34,15 @@ def test_a_fitted_estimator_shows_parameters_module_and_curve(clf):
     assert "History of 3 epochs" in html
 
 
+def test_of_many_layers_the_first_thirty_are_shown(blobs):
+    layers = [nn.Identity() for _ in range(40)]
+
+    html = Estimator(nn.Sequential(nn.Linear(4, 3), *layers), epochs=1).fit(*blobs)._repr_html_()
+
+    assert html.count(">Identity<") == 28
+    assert "... and 12 more; see <code>summary()</code>" in html
+
+
 def test_all_is_shown_once(clf):
     assert clf._repr_html_().count("<polyline") == 2
     assert clf._repr_mimebundle_()["text/html"].count("<polyline") == 2

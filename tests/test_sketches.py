@@ -34,6 +34,14 @@ def test_a_picture_has_curves_ends_of_axes_and_a_legend():
     assert dashes == ["", "5 3"]
 
 
+def test_a_point_without_neighbours_is_seen():
+    svg = drawn({"loss": np.array([3.0, 2.0, 1.0]), "val_loss": np.array([np.nan, 2.0, np.nan])})
+
+    (point,) = svg.iter("circle")
+    _, validation = (line.get("points") for line in svg.iter("polyline"))
+    assert f"{point.get('cx')},{point.get('cy')}" == validation
+
+
 def test_all_is_within_the_picture():
     svg = drawn({"loss": np.array([1e9, -1e9, 0.0])}, Mark(1.0, 1e9, "highest"))
 

@@ -237,6 +237,24 @@ def test_before_fit_the_module_is_built_and_the_estimator_stays_as_it_was(blobs,
     assert not hasattr(clf, "module_")
 
 
+def test_before_fit_nothing_is_held_out_or_measured(blobs):
+    """Three rows cannot be stratified, of which `fit` warns."""
+    X, y = (part[:3] for part in blobs)
+    clf = Estimator(nn.Linear, validation_split=0.5, metrics=["of nobody"])
+
+    assert clf.summary(X, y).n_parameters == 15
+
+
+def test_before_fit_the_weights_of_a_file_count(blobs, tmp_path):
+    Estimator(nn.Linear, epochs=0).fit(*blobs).save_weights(tmp_path / "w.safetensors")
+
+    clf = Estimator(nn.Linear).load_weights(tmp_path / "w.safetensors")
+
+    assert clf.summary(*blobs).n_parameters == 15
+    with pytest.raises(ValueError, match="weights do not fit MLP"):
+        clf.set_params(module=None).summary(*blobs)
+
+
 def test_before_fit_rows_are_needed():
     with pytest.raises(ValueError, match=r"call `summary\(X, y\)`"):
         Estimator().summary()

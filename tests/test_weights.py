@@ -209,3 +209,25 @@ def test_only_what_was_fitted_has_weights(tmp_path):
         Estimator().save_weights(tmp_path / "w.safetensors")
     with pytest.raises(FileNotFoundError, match="no such file"):
         Estimator().load_weights(tmp_path / "w.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "words"),
+    [
+        ("save_weights", "w.pt", r"suffix of files of torch, .*call it '.*w\.safetensors'"),
+        ("save_weights", "w.H5", r"suffix of files of Keras, .*call it '.*w\.safetensors'"),
+        ("save_weights", "w.easyclf", r"suffix of what `save` writes, .*w\.safetensors'"),
+        ("save", "x.pth", r"suffix of files of torch, .*call it '.*x\.easyclf'"),
+        ("save", "x.onnx", r"suffix of what `export` writes, .*x\.easyclf'"),
+        ("save", "x.safetensors", r"suffix of what `save_weights` writes, .*x\.easyclf'"),
+    ],
+)
+def test_names_that_other_programs_misread_are_refused(blobs, tmp_path, method, name, words):
+    clf = fitted(blobs)
+
+    with pytest.raises(ValueError, match=words):
+        getattr(clf, method)(tmp_path / name)
+
+    assert not list(tmp_path.iterdir())
+    getattr(clf, method)(tmp_path / "v1.2")
+    getattr(clf, method)(tmp_path / "plain")

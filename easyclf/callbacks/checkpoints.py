@@ -21,6 +21,7 @@ from easyclf.callbacks.monitoring import (
 )
 from easyclf.callbacks.records import check_folder
 from easyclf.checks import warn_user
+from easyclf.constraints import is_integer
 from easyclf.documents import JSON
 from easyclf.exceptions import InvalidFile
 from easyclf.files import PathLike, check_writable, remove_unfinished
@@ -133,7 +134,7 @@ class Checkpoint(Callback):
         """Check the settings, before any work that could be lost."""
         for name in ("every", "keep"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
+            if not is_integer(value):
                 raise ValueError(f"`{name}` must be an integer of at least 1; got {value!r}.")
             check_at_least(1, **{name: value})
         if not isinstance(self.resume, bool):
@@ -166,7 +167,7 @@ class Checkpoint(Callback):
         is_new = not folder.exists()
         with ExitStack() as held:
             try:
-                folder.mkdir(exist_ok=True)
+                _make(folder)
                 # What fails before the first checkpoint leaves no empty folder behind.
                 if is_new:
                     held.callback(_remove_if_empty, folder)
@@ -347,6 +348,16 @@ def _checkpoints_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     return sorted((path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=_epoch_of)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OSError(
+            error.errno, f"The folder could not be made: {reason}", str(folder)
+        ) from error
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -152,7 +152,7 @@ class LRScheduler(Callback):
         if state.steps_per_epoch is None:
             raise ValueError(_needs_steps("`warmup`"))
         n_epochs = state.epochs - state.epoch
-        if n_epochs and self.warmup >= n_epochs:
+        if self.warmup >= (n_epochs or math.inf):
             raise ValueError(
                 f"`warmup` is {self.warmup!r} epochs, but this run has {n_epochs}; the schedule "
                 "needs some that remain."
@@ -220,6 +220,8 @@ class LRScheduler(Callback):
                 f"LRScheduler({factory.__name__!r}, {missing[0]}=...)."
             )
         total = arguments.get("total_steps")
+        if total is not None:
+            check_at_least(1, total_steps=total)
         if total is not None and (self._is_per_step is False or state.steps_per_epoch is not None):
             needed = self._count_all(state, "total_steps")
             if total < needed:

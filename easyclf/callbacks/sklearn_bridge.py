@@ -24,6 +24,8 @@ _HAS_PROTOCOL = find_spec("sklearn.callback") is not None
 # Where scikit-learn keeps the callbacks of an estimator, and what makes the root of its tasks: it
 # documents the latter, in spite of the underscore. `set_callbacks` looks whether both are there.
 _KEPT, _ROOT = "_skl_callbacks", "_init_callback_context"
+# Where an estimator keeps what a fit left, and the weights with which a first fit begins.
+_FITTED, _WEIGHTS = "_fitted", "_initial_weights"
 Run = Callable[[Sequence[Callback]], object]
 
 
@@ -151,8 +153,13 @@ def are_tasks_told(estimator: object) -> bool:
 
 
 def untold_clone(estimator: Clonable) -> Clonable:
-    """Clone an estimator for a trial: without callbacks of either kind, which are told of fits."""
+    """Clone an estimator for a trial: without callbacks of either kind, which are told of fits.
+
+    It begins as the next `fit` would: also with weights of a file, which other clones do not have.
+    """
     tried: Clonable = clone(estimator)
+    if _FITTED not in vars(estimator) and _WEIGHTS in vars(estimator):
+        vars(tried)[_WEIGHTS] = vars(estimator)[_WEIGHTS]
     tried.set_params(callbacks=None)
     if are_tasks_told(tried):
         tried.set_callbacks()

@@ -81,6 +81,26 @@ def check_options(options: Mapping[str, Any], X: object) -> None:
         )
 
 
+def refuse_dropped(X: object, name: str = "X") -> None:
+    """Refuse a loader to measure on, called `name`, that is known to drop its last rows.
+
+    Raises
+    ------
+    ValueError
+        If it is.
+    """
+    if not isinstance(X, DataLoader) or not X.drop_last or X.batch_size is None:
+        return
+    drawn: object = X.sampler if isinstance(X.sampler, Sized) else X.dataset
+    if isinstance(drawn, Sized) and len(drawn) % X.batch_size:
+        n_rows = len(drawn)
+        raise ValueError(
+            f"`{name}` is a {type(X).__name__} of {n_rows} rows, of which "
+            f"{n_rows - n_rows % X.batch_size} come in batches, so that the figures would not be "
+            "of all rows; give every row to a batch once: without `drop_last`."
+        )
+
+
 def read_loader(X: DataLoader[Any], context: ReadContext) -> tuple[LoaderRows, RowSchema]:
     """Look at a DataLoader."""
     look = FirstLook(X, context.loader_options, is_answered=context.is_answered)

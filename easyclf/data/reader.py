@@ -21,7 +21,7 @@ from easyclf.data.frame_encoder import is_frame, is_lazy_frame
 from easyclf.data.holdout import Holdout, indexable
 from easyclf.data.indexing import count_rows, take_rows
 from easyclf.data.kinds import kind_of
-from easyclf.data.loaders import check_options
+from easyclf.data.loaders import check_options, refuse_dropped
 from easyclf.data.rows import Rows
 from easyclf.data.schema import ReadContext, RowSchema
 from easyclf.data.slices import with_labels
@@ -221,11 +221,13 @@ class Reader:
         """
         X, y, sample_weight = with_labels(X, y, sample_weight, name)
         _check_given(X, y, sample_weight, name)
+        called = "validation_data" if name == "y_val" else "X"
+        refuse_dropped(X, called)
         counts = _rows_that_count(X, sample_weight)
         with _unseen_draws(X):
             X, y, sample_weight = self._in_memory(X, y, sample_weight)
             rows = self._read(X, counts)
-            refuse_endless(rows, "validation_data" if name == "y_val" else "X")
+            refuse_endless(rows, called)
             if y is None:
                 # They are compared with the classes now, and come with the rows later.
                 carried = rows.own_labels(needs_all=False)

@@ -230,7 +230,7 @@ class Resumption:
         self._load_states(kept)
         for row in rows_of(archive.tensors["history"], kept.quantities)[len(state.history) :]:
             state.history.append(row)
-        state.epoch, state.step, state.lr = kept.epoch, kept.step, kept.lr
+        state.go_on_after(kept.epoch, kept.step, kept.lr)
         state.logs = {name: value for name, value in state.history[-1].items() if name != "epoch"}
         self._train.position = kept.position
         self._tapes.go_on_from(kept.tapes)

@@ -228,9 +228,8 @@ class Trainer:
             results = self._take_step(group)
             for batch, result in zip(group, results, strict=True):
                 metrics.add(result, batch)
-            state.step += 1
-            # Before a callback sets that of the next step.
-            state.lr = state.optimizer.param_groups[0]["lr"]
+            # Before a callback sets the rate of the next step.
+            state.note_step()
             if ends:
                 last = results[-1]
                 state.logs = {"loss": last.loss, "accuracy": last.hits / last.weight}

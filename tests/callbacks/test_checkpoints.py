@@ -8,6 +8,7 @@ import pickletools
 import re
 import signal
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -667,6 +668,24 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     with pytest.raises(PermissionError, match="Permission denied") as refused:
         fit(estimator(tmp_path, steps))
     assert f"Checkpoint cannot write into the folder {str(tmp_path)!r}." in refused.value.__notes__
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    def refuse(self, **keywords):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    steps = LambdaCallback(on_batch_begin=lambda state: pytest.fail("it trained"))
+
+    with pytest.raises(FileNotFoundError, match=r"folder could not be made: No such.*run'") as told:
+        fit(estimator(tmp_path / "run", steps))
+    assert "Checkpoint cannot write into the folder" in told.value.__notes__[0]
+
+
+def test_integers_of_numpy_are_taken(tmp_path):
+    fit(estimator(None, keep=Checkpoint(tmp_path, every=np.int64(1), keep=np.int64(2))))
+
+    assert len(list(tmp_path.glob("*.ckpt"))) == 2
 
 
 @pytest.mark.parametrize(

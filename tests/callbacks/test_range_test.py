@@ -67,6 +67,19 @@ def test_the_estimator_stays_as_it_is(network, blobs, random_states):
     assert clf.n_iter_ == 2
 
 
+def test_it_begins_with_the_weights_that_the_next_fit_begins_with(network, blobs, tmp_path):
+    clf = estimator(network, lr=0.1, epochs=20, batch_size=-1).fit(*blobs)
+    clf.save_weights(tmp_path / "w.safetensors")
+    loss = clf.evaluate(*blobs)["loss"]
+
+    begun = estimator(network, batch_size=-1).load_weights(tmp_path / "w.safetensors")
+    rates = {"low": 1e-6, "high": 1e-5, "n_steps": 50}
+
+    assert begun.find_lr(*blobs, **rates).loss_[0] == pytest.approx(loss, rel=1e-4)
+    # After a fit, the next one begins anew.
+    assert begun.fit(*blobs).find_lr(*blobs, **rates).loss_[0] > 1.5 * loss
+
+
 def test_a_loader_will_do(network, blobs):
     loader = DataLoader(TensorDataset(*map(from_numpy, blobs)), batch_size=10)
 

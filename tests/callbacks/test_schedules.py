@@ -324,6 +324,13 @@ def test_a_run_without_epochs_moves_nothing():
     assert clf.n_iter_ == 0
 
 
+def test_a_warmup_without_end_is_refused_in_a_run_without_epochs_too():
+    fit(LRScheduler("cosine", warmup=1), epochs=0)
+
+    with pytest.raises(ValueError, match="`warmup` is inf epochs, but this run has 0"):
+        fit(LRScheduler("cosine", warmup=float("inf")), epochs=0)
+
+
 @pytest.mark.parametrize(
     ("schedule", "words"),
     [
@@ -338,6 +345,7 @@ def test_a_run_without_epochs_moves_nothing():
         (lambda: LRScheduler("cosine", every="batch"), "`every` must be 'auto', 'step' or 'epoch'"),
         (lambda: LRScheduler("cosine", warmup=-1), "`warmup` must be at least 0; got -1"),
         (lambda: LRScheduler("cosine", warmup=6), "`warmup` is 6 epochs, but this run has 6"),
+        (lambda: LRScheduler("OneCycleLR", total_steps="9"), "`total_steps` must be a number of"),
         (lambda: LRScheduler("OneCycleLR", total_steps=9), "`total_steps` is 9, but .* 24 times"),
         (lambda: LRScheduler(lambda epoch: -1.0), "gave -1.0 for 0; expected a learning rate"),
         (lambda: LRScheduler(lambda epoch: "a"), "gave 'a' for 0"),

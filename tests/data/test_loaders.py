@@ -3,9 +3,9 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
-from easyclf import Estimator
+from easyclf import Estimator, LambdaCallback
 from small_dataset import LABELS, ROWS, Kind, fit, network
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
@@ -62,6 +62,32 @@ class TestRowsThatVanish:
             fit(Kind()).predict(DataLoader(Kind(), 16, drop_last=True))
 
         assert len(fit(Kind()).predict(DataLoader(Kind(), 20, drop_last=True))) == 60
+
+    def test_a_loader_that_drops_the_last_rows_is_not_measured(self):
+        class Counted(IterableDataset):
+            def __len__(self):
+                return 60
+
+            def __iter__(self):
+                return (Kind()[row] for row in range(60))
+
+        clf = fit(Kind())
+        seen = []
+        training = {
+            "callbacks": [LambdaCallback(on_train_begin=lambda state: seen.append(state))],
+            "classes": [0, 1],
+        }
+
+        for data in (Kind(), Counted()):
+            loader = DataLoader(data, 16, drop_last=True)
+            for measure in (clf.evaluate, clf.score):
+                with pytest.raises(ValueError, match=r"`X` is a .* of 60 rows, of which 48 come"):
+                    measure(loader)
+            with pytest.raises(ValueError, match=r"`validation_data` is .*without `drop_last`"):
+                clf.fit(Kind(), validation_data=loader, **training)
+            whole = clf.evaluate(DataLoader(data, 20, drop_last=True))
+            assert whole == pytest.approx(clf.evaluate(DataLoader(data, 20)))
+        assert not seen
 
     def test_answers_in_a_shuffled_order_are_warned_about(self):
         with pytest.warns(UserWarning, match="answers come in an order that nobody knows"):

@@ -73,3 +73,12 @@ def test_a_row_of_a_single_number_is_named():
 
     with pytest.raises(TrainingDiverged, match="inputs of row 7 of those trained on reach"):
         clf.fit({"left": X[:, 0], "right": right}, Y)
+
+
+def test_the_first_of_several_huge_rows_is_named_also_in_a_later_batch():
+    rows = X.copy()
+    rows[[9, 20]] = 1e21
+    clf = Estimator(nn.Linear(4, 2), optimizer="sgd", lr=1.0, epochs=3, batch_size=8)
+
+    with pytest.raises(TrainingDiverged, match="inputs of row 9 of those trained on reach"):
+        clf.fit(rows, Y)
