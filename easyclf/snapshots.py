@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -152,29 +152,23 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if not floating:
         return True
-    # The sum of huge numbers overflows before they do.
-    return all(map(math.isfinite, _sums(floating))) or all(
+    # The norm of huge numbers overflows before they do.
+    return all(map(math.isfinite, _norms(floating))) or all(
         bool(tensor.isfinite().all()) for tensor in floating
     )
 
 
-def _sums(tensors: list[torch.Tensor]) -> Iterator[float]:
-    """The sums of tensors, or other numbers that are finite only if theirs are."""
-    if all(tensor.is_cpu for tensor in tensors):
-        for tensor in tensors:
-            yield tensor.sum().item()
-    else:
-        norms = _norms(tensors)
-        if len({norm.device for norm in norms}) > 1:
-            norms = [norm.to(norms[0].device) for norm in norms]
-        yield torch.stack(norms).sum().item()
-
-
-def _norms(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+def _norms(tensors: list[torch.Tensor]) -> list[float]:
+    """The norms of tensors, or one number that is finite only if they are."""
     try:
-        return list(torch._foreach_norm(tensors))  # private, and one call for all
+        norms = list(torch._foreach_norm(tensors))  # private, and one call for all
     except (AttributeError, RuntimeError, TypeError):
-        return [torch.linalg.vector_norm(tensor) for tensor in tensors]
+        norms = [torch.linalg.vector_norm(tensor) for tensor in tensors]
+    if all(norm.is_cpu for norm in norms):
+        return [norm.item() for norm in norms]
+    if len({norm.device for norm in norms}) > 1:
+        norms = [norm.to(norms[0].device) for norm in norms]
+    return [torch.stack(norms).sum().item()]
 
 
 def copied_to_host(value: Value) -> Value:
