@@ -37,16 +37,16 @@ def network(n_features):
     )
 
 
-def main(path):
+def main(path, epochs):
     data = DiabetesDataset(path)
     print(f"{data.y.mean():.1%} of the rows are of class 1")
 
-    clf = Estimator(network, optimizer="sgd", lr=0.1, epochs=10_000, batch_size=-1, random_state=0)
+    clf = Estimator(network, optimizer="sgd", lr=0.1, epochs=epochs, batch_size=-1, random_state=0)
     clf.fit(data.X, data.y, callbacks=[AccuracyLogger(every=1000)])
     print(f"full batches: accuracy {clf.score(data):.1%}")
 
     loader = DataLoader(data, batch_size=32, shuffle=True, num_workers=2, persistent_workers=True)
-    clf = Estimator(network, lr=0.01, epochs=100, random_state=0)
+    clf = Estimator(network, lr=0.01, epochs=max(1, epochs // 100), random_state=0)
     for optimizer in "sgd", "adam":
         clf.fit(loader, optimizer=optimizer, callbacks=[AccuracyLogger(every=20)])
         print(f"minibatches, {optimizer}: accuracy {clf.score(data):.1%}")
@@ -56,4 +56,6 @@ def main(path):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", help="diabetes.csv.gz of yours")
-    clf = main(find("pima/diabetes.csv.gz", parser.parse_args().data))
+    parser.add_argument("--epochs", type=int, default=10_000, help="in full batches")
+    arguments = parser.parse_args()
+    clf = main(find("pima/diabetes.csv.gz", arguments.data), arguments.epochs)

@@ -1,5 +1,6 @@
 """What several test files share: small data, a small network, and a look at the random states."""
 
+import gc
 import random
 import signal
 
@@ -16,6 +17,17 @@ def pytest_configure():
     """Ctrl-C works also where a shell has begun the tests in the background, and ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish():
+    """What all tests have imported stays: without it a garbage collection is short."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """What is frozen would not be taken down in order when the process ends."""
+    gc.unfreeze()
 
 
 def pytest_runtest_setup(item):

@@ -6,6 +6,7 @@ and when the optimizer steps: files that a reader goes through, with all their l
 """
 
 import ast
+import functools
 import io
 import re
 import sys
@@ -19,10 +20,12 @@ from torch import nn
 PACKAGE = Path(__file__).parent.parent / "easyclf"
 
 
+@functools.cache
 def trees():
     return {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
+@functools.cache
 def code_lines(path):
     """Numbers of the lines that hold code: no comments, no docstrings, no blank lines."""
     text = path.read_text()

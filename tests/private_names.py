@@ -93,11 +93,13 @@ def home_of(path):
 
 def uses():
     """Every use of a private name that is not the package's own: name, home, line."""
-    trees = {path: ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
-    own = {name for tree in trees.values() for name in _defined(tree)}
+    files = {
+        path: [*ast.walk(ast.parse(path.read_text()))] for path in sorted(PACKAGE.rglob("*.py"))
+    }
+    own = {name for nodes in files.values() for name in _defined(nodes)}
     ignored = _DOCUMENTED | _NO_NAMES | _OWN | set(sys.stdlib_module_names)
-    for path, tree in trees.items():
-        for name, line, of_self in _used(tree):
+    for path, nodes in files.items():
+        for name, line, of_self in _used(nodes):
             # What the package defines is its own, but on others than `self` a name of the list
             # is theirs.
             is_own = name in own and (of_self or name not in ALLOWED)
@@ -105,8 +107,8 @@ def uses():
                 yield name, home_of(path), f"{path.relative_to(PACKAGE)}:{line}"
 
 
-def _defined(tree):
-    for node in ast.walk(tree):
+def _defined(nodes):
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             yield node.name
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
@@ -123,11 +125,11 @@ def is_on_self(node):
     return isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
 
 
-def _used(tree):
+def _used(nodes):
     """Private names in attributes, imports, and texts that are names, as `getattr` takes them."""
-    formats = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    formats = [node for node in nodes if isinstance(node, ast.JoinedStr)]
     parts = {id(part) for node in formats for part in node.values}
-    for node in ast.walk(tree):
+    for node in nodes:
         names = []
         if isinstance(node, ast.Attribute):
             names = [node.attr]

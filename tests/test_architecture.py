@@ -66,7 +66,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 def imports(path):
     """Dotted names of the files of the package that a file imports, lazily too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(measure_code.trees()[path]):
         if isinstance(node, ast.Import):
             assert not any(alias.name.startswith("easyclf") for alias in node.names), path
         if not isinstance(node, ast.ImportFrom):
@@ -112,7 +112,7 @@ def test_a_door_says_what_it_lets_through(folder):
     door = importlib.import_module(f"easyclf.{folder}")
     used = set()
     for path in [*FILES, PACKAGE / "__init__.py"]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(measure_code.trees()[path]):
             if isinstance(node, ast.ImportFrom) and node.module == f"easyclf.{folder}":
                 used |= {alias.name for alias in node.names}
 
@@ -176,7 +176,7 @@ def device_types(tree):
 
 @pytest.mark.parametrize("path", FILES, ids=show)
 def test_one_file_names_kinds_of_devices(path):
-    named = set(device_types(ast.parse(path.read_text())))
+    named = set(device_types(measure_code.trees()[path]))
 
     assert bool(named) is (show(path) == "device.py"), named
 
@@ -186,7 +186,7 @@ def test_optional_packages_are_imported_where_they_are_used():
     allowed = {"numpy", "scipy", "sklearn", "torch", "safetensors", "easyclf"}
 
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.parse(path.read_text()).body:
+        for node in measure_code.trees()[path].body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]

@@ -1,9 +1,6 @@
 """The oldest versions that `.ci/run` runs are those that pyproject.toml promises."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,12 +8,17 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def oldest():
-    spec = importlib.util.spec_from_file_location("oldest", ROOT / ".ci" / "oldest.py")
+def load(path):
+    """A file that is no module of a package."""
+    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def oldest():
+    return load(ROOT / ".ci" / "oldest.py")
 
 
 @pytest.mark.parametrize(
@@ -38,19 +40,29 @@ def test_a_requirement_without_a_lower_bound_is_refused(oldest, requirement):
         oldest.oldest(requirement)
 
 
-@pytest.mark.parametrize(("ci", "returned"), [("true", 1), ("", 0)])
-def test_devices_are_tested_where_there_is_a_compiler_and_always_in_ci(ci, returned, tmp_path):
-    """Without g++ their tests are skipped by hand, and fail in CI."""
-    environment = os.environ | {"PATH": "", "XDG_CACHE_HOME": str(tmp_path), "CI": ci}
-    command = [sys.executable, "-m", "pytest", "-q", "-rs", "tests/device/test_random_numbers.py"]
+@pytest.fixture
+def tests_of_devices(tmp_path, monkeypatch):
+    """The hooks of these tests, where there is no compiler."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return load(ROOT / "tests" / "device" / "conftest.py")
 
-    ended = subprocess.run(
-        command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
-    )
 
-    assert ended.returncode == returned, ended.stdout
-    assert "g++" in ended.stdout
-    assert " passed" not in ended.stdout
+def test_devices_are_always_tested_in_ci(tests_of_devices, monkeypatch):
+    monkeypatch.setenv("CI", "true")
+
+    with pytest.raises(pytest.exit.Exception, match="g\\+\\+") as ended:
+        tests_of_devices.pytest_collection_modifyitems([])
+
+    assert ended.value.returncode == 1
+
+
+def test_devices_are_not_tested_by_hand_without_a_compiler(tests_of_devices, monkeypatch, request):
+    monkeypatch.setenv("CI", "")
+
+    tests_of_devices.pytest_collection_modifyitems([request.node])
+
+    assert "needs g++" in request.node.get_closest_marker("skip").kwargs["reason"]
 
 
 def test_all_that_is_needed_to_run_and_to_test_is_constrained(oldest, capsys):

@@ -21,7 +21,7 @@ EXAMPLES = {
     "blobs": ([], None),
     "save_and_load": ([], None),
     "circle": ([], None),
-    "diabetes": ([], "pima/diabetes.csv.gz"),
+    "diabetes": (["--epochs", "1000"], "pima/diabetes.csv.gz"),
     "titanic": ([], "titanic/train.csv"),
     "mnist": (["--epochs", "1", "--data", "."], "torchvision/MNIST"),
     "fashion_mnist": (["--data", "."], "torchvision/FashionMNIST"),

@@ -47,7 +47,7 @@ CONTAINERS = {
 def test_columns_that_float32_cannot_hold_are_learned(column, container):
     X, y = CONTAINERS[container](np.column_stack([RNG.normal(size=200), NARROW[column]]), LABELS)
 
-    clf = Estimator(epochs=40, lr=0.01, random_state=0).fit(X, y)
+    clf = Estimator(epochs=10, lr=0.03, random_state=0).fit(X, y)
 
     assert clf.score(X, y) > 0.97
 

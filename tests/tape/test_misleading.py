@@ -5,7 +5,7 @@ import importlib
 import pytest
 import torch
 
-from tape.misleading.program import LONG, Log, difference, figures
+from tape.misleading.program import LONG, WORTHWHILE, Log, difference, figures
 
 FILES = (
     "values_read",
@@ -26,6 +26,11 @@ MISLEADING = {name: program for family in FAMILIES for name, program in family.m
 HONEST = {name: program for family in FAMILIES for name, program in family.honest.items()}
 # Honest programs that older torch computes by the values: its gradient of `clamp` compares them.
 HONEST_SINCE = {"A: a clamp at a tensor": (2, 7)}
+
+
+@pytest.fixture(autouse=True)
+def _tapes_are_worthwhile_soon(monkeypatch):
+    monkeypatch.setattr("easyclf.tape.tapes._WORTHWHILE", WORTHWHILE)
 
 
 def assert_the_same(program):

@@ -18,7 +18,7 @@ PROGRAMS = Programs("E")
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 # Calls of a transform before a change: later than a tape is made, within an epoch.
-LATE = 45
+LATE = 23
 
 
 class Late:
@@ -245,7 +245,7 @@ def preprocess_changes_what_it_reads():
 class Rows(Dataset):
     """Rows that do something when they are read late."""
 
-    def __init__(self, change, call=LATE * 8):
+    def __init__(self, change, call=LATE * 16):
         self.change, self.call, self.calls = change, call, 0
 
     def __len__(self):
@@ -287,7 +287,7 @@ def a_dataset_changes_the_rate_of_dropout():
 def a_loader_changes_an_attribute():
     made = scaled()
     rows = Rows(lambda: setattr(made, "scale", 2.0))
-    loader = DataLoader(rows, batch_size=8)
+    loader = DataLoader(rows, batch_size=16)
     return run(made, X=loader, y=None, validation=(TABLE, LABELS), batch_size="auto")
 
 
@@ -300,7 +300,7 @@ def a_collate_function_changes_an_attribute():
         late(None)
         return torch.utils.data.default_collate(items)
 
-    loader = DataLoader(Rows(None, call=-1), batch_size=8, collate_fn=collate)
+    loader = DataLoader(Rows(None, call=-1), batch_size=16, collate_fn=collate)
     return run(made, X=loader, y=None, validation=(TABLE, LABELS), batch_size="auto")
 
 
@@ -314,7 +314,7 @@ def a_stream_changes_an_attribute():
         def __iter__(self):
             for row in range(len(TABLE)):
                 self.calls += 1
-                if self.calls == LATE * 8:
+                if self.calls == LATE * 16:
                     made.scale = 2.0
                 yield torch.from_numpy(TABLE[row]), int(LABELS[row])
 
@@ -444,7 +444,7 @@ class Passive(Callback):
         self.change = change
 
     def on_epoch_begin(self, state):
-        if state.step == 48:
+        if state.step == 24:
             self.change(state)
 
 

@@ -12,7 +12,7 @@ PROGRAMS = Programs("H", **LONG)
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 
-def at_epoch(change, epoch=50, hook="on_epoch_begin"):
+def at_epoch(change, epoch=23, hook="on_epoch_begin"):
     return LambdaCallback(
         **{hook: lambda state: change(state.module) if state.epoch == epoch else None}
     )
@@ -309,9 +309,9 @@ def a_layer_added_when_it_has_seen_enough():
 
         def between(self, x):
             self.steps += self.training
-            if self.steps == 40 and not hasattr(self, "more"):
+            if self.steps == 23 and not hasattr(self, "more"):
                 self.more = nn.Linear(6, 6, dtype=x.dtype)
-            return self.more(x) if self.steps >= 40 else x
+            return self.more(x) if self.steps >= 23 else x
 
     return Own()
 

@@ -12,7 +12,7 @@ mislead, play = PROGRAMS.mislead, PROGRAMS.play
 
 OTHER = np.roll(TABLE, 3, 0) * 0.5 - 0.2
 # Batches before something changes.
-LATE = 40
+LATE = 22
 
 
 class Joined(nn.Module):
@@ -110,7 +110,7 @@ def inputs_that_become_one():
 
 @mislead
 def inputs_that_share_memory():
-    return named(Joined(), lambda x: {"a": x["a"], "b": x["a"].view(-1).view(8, 4)})
+    return named(Joined(), lambda x: {"a": x["a"], "b": x["a"].view(-1).view(16, 4)})
 
 
 @mislead
@@ -139,7 +139,7 @@ def inputs_in_another_order_in_validation():
 
 @mislead
 def inputs_in_another_order_from_preprocess():
-    return run(Joined(), X=both(), preprocess=Late(turned, call=45))
+    return run(Joined(), X=both(), preprocess=Late(turned, call=25))
 
 
 @mislead
@@ -152,7 +152,7 @@ def a_key_that_counts_by_its_length():
     def change(x):
         return {"a": x["a"], "longer": x["b"]}
 
-    return run(Loose(), X=both(), preprocess=Late(change, call=45))
+    return run(Loose(), X=both(), preprocess=Late(change, call=25))
 
 
 @mislead
@@ -203,7 +203,7 @@ def a_dataset_whose_keys_turn():
 
 @mislead
 def a_loader_whose_keys_turn():
-    loader = DataLoader(Items(turns=True), batch_size=8)
+    loader = DataLoader(Items(turns=True), batch_size=16)
     validation = Items(turns=False)
     return run(Joined(), X=loader, y=None, validation=validation, batch_size="auto")
 

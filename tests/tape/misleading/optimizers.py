@@ -96,7 +96,7 @@ def a_step_that_assigns_data_late():
 
         def step(self, closure=None):
             self.steps += 1
-            if self.steps == 100:
+            if self.steps == 23:
                 for parameter in self.param_groups[0]["params"]:
                     parameter.data = parameter.data * 0.5
             return super().step(closure)
