@@ -100,7 +100,7 @@ def test_set_up_is_two_commands():
 
     assert commands == [
         'pip install -e ".[plot]" && python examples/quickstart.py\n',
-        'pip install -e ".[test]" && python -m pytest -n 2 && python -m pytest tests/device\n',
+        'pip install -e ".[test]" && python -m pytest -n 2 && python -m pytest -n 2 tests/device\n',
     ]
 
 

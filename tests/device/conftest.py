@@ -1,6 +1,6 @@
-"""A process with a pretend device: `python -m pytest tests/device`.
+"""Processes with a pretend device: `python -m pytest -n 2 tests/device`.
 
-The device cannot be taken back, so the other tests do not run in this process.
+The device cannot be taken back, so the other tests do not run in these processes.
 """
 
 import os

@@ -312,7 +312,7 @@ NONE_OF_ITS_STEPS = "none of its steps can be recorded, which needs `accumulate=
         ({"module": Reading}, "it uses `__float__` of torch"),
         ({"batch_size": -1, "epochs": 15, "X": X[:40], "y": Y[:40]}, None),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else None,
 )
 def test_a_step_that_cannot_be_captured_is_said_to_be_so_once(parameters, reason, captures):
     with warnings.catch_warnings(record=True) as caught:

@@ -47,7 +47,7 @@ def test_all_heads_losses_and_weights(head):
         {"validation_split": 0.25},
         {"optimizer": "adagrad"},
     ],
-    ids=str,
+    ids=lambda parameters: ", ".join(parameters) or "defaults",
 )
 def test_rows_in_float64(parameters):
     check_same({"X": X.astype(np.float64), **parameters})
