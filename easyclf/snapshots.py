@@ -49,17 +49,16 @@ class Snapshot:
             for name, buffer in layer.named_buffers(recurse=False)
         ]
         self._devices = list(devices)
-        # Without autograd, which takes longer than to copy a small tensor.
-        self._views = [tensor.detach() for tensor in self._tensors]
         self._copies = [tensor.clone() for tensor in self._live()]
         self._states = self._live_states()
 
     def _live(self) -> list[torch.Tensor]:
-        """The tensors in their present memory, the present buffers behind the others."""
-        if not all(map(torch.Tensor.is_set_to, self._tensors, self._views)):
-            self._views = [tensor.detach() for tensor in self._tensors]
-        buffers = [getattr(layer, name).detach() for layer, name, _ in self._buffers]
-        return [*self._views, *buffers]
+        """The tensors in their present memory, the present buffers behind the others.
+
+        They are without autograd, which takes longer than to copy a small tensor.
+        """
+        buffers = [getattr(layer, name) for layer, name, _ in self._buffers]
+        return [tensor.detach() for tensor in (*self._tensors, *buffers)]
 
     @property
     def values(self) -> list[torch.Tensor]:
@@ -67,7 +66,7 @@ class Snapshot:
         return self._copies + self._states
 
     def live_values(self) -> list[torch.Tensor]:
-        """The tensors themselves, as they are now, and copies of the generators' present states.
+        """The tensors in their own memory, as they are now, and copies of the generators' present states.
 
         They are in the order and of the shapes of `values`.
         """

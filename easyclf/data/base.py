@@ -128,9 +128,7 @@ class Source(ABC):
 
 def bounds(n_rows: int, batch_size: int, min_rows: int) -> list[tuple[int, int]]:
     """List the first row of each batch, and the row after its last one."""
-    if n_rows <= batch_size:
-        return [(0, n_rows)]
     starts = list(range(0, n_rows, batch_size))
-    if n_rows - starts[-1] < min_rows:
+    if len(starts) > 1 and n_rows - starts[-1] < min_rows:
         starts.pop()
     return list(zip(starts, [*starts[1:], n_rows], strict=True))

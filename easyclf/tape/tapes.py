@@ -535,8 +535,6 @@ def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
 
 def _shape(x: Tensors) -> Hashable:
     """All that tells inputs apart but their values; several are known by their names or places."""
-    if isinstance(x, torch.Tensor):
-        return x.shape, x.stride(), x.dtype
     return tuple((name, one.shape, one.stride(), one.dtype) for name, one in named_tensors(x))
 
 
