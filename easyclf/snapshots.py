@@ -66,7 +66,7 @@ class Snapshot:
         return self._copies + self._states
 
     def live_values(self) -> list[torch.Tensor]:
-        """The tensors in their own memory, as they are now, and copies of the generators' present states.
+        """The tensors themselves, as they are now, and copies of the generators' present states.
 
         They are in the order and of the shapes of `values`.
         """

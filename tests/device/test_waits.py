@@ -10,6 +10,8 @@ from torch import nn
 
 import pretend_device
 from easyclf import Callback, EarlyStopping, Estimator
+from easyclf.data import Batch
+from easyclf.engine.metrics import BatchResult, RunningMetrics
 
 # Datasets whose items are on the device, as their labels are looked at on the host, and
 # torchvision's `Normalize`, which takes its mean there anew for each batch.
@@ -113,3 +115,24 @@ def test_a_wait_can_be_an_error():
 
     with pretend_device.without_waits(), pytest.raises(RuntimeError, match=r"waits .*: item"):
         x.sum().item()
+
+
+def test_figures_of_many_batches_are_packed_where_they_are_and_read_at_once():
+    metrics = RunningMetrics()
+    n_batches = 1500
+    pretend_device.reset()
+    for number in range(n_batches):
+        loss, one = (
+            torch.full((), float(number), device="pretend"),
+            torch.ones((), device="pretend"),
+        )
+        # Every third batch has no weights of its own.
+        result = BatchResult(loss, 1, one, 1) if number % 3 else BatchResult(loss, one, one, one)
+        metrics.add(result, Batch(X, None, None))
+
+    assert not pretend_device.waits()
+    assert len(metrics._recent) < n_batches / 2
+    figures = metrics.read()
+
+    assert figures == {"loss": sum(range(n_batches)) / n_batches, "accuracy": 1.0}
+    assert sum(pretend_device.waits().values()) == n_batches // 512 + 1

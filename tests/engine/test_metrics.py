@@ -124,7 +124,7 @@ def test_only_some_batches_may_have_weights(weighted_first):
     assert metrics.read() == {"loss": (3 * 1.0 + 2 * 4.0) / 5, "accuracy": 3 / 6}
 
 
-def test_many_batches_are_packed_and_stay_exact():
+def test_many_batches_of_both_kinds_stay_exact():
     metrics = collected(
         batch(n, 1.0, 1.0, 1.0) if n % 3 else plain_batch(n, 0, 1) for n in range(1500)
     )
