@@ -476,11 +476,13 @@ class _Trial:
         x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
         self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
         self._before = _snapshot([*known, *self._inputs])
-        try:
+
+        def call() -> Any:
             with witness, mode:
-                self.result, self.recording = record(
-                    lambda: function(batch._replace(x=x)), self._inputs, known
-                )
+                return function(batch._replace(x=x))
+
+        try:
+            self.result, self.recording = record(call, self._inputs, known)
         except Exception as error:
             self._before.restore_changed()
             if isinstance(error, NotRecordable):
