@@ -128,12 +128,24 @@ class Snapshot:
         self._restore_generators()
 
     @torch.no_grad()
-    def restore_changed(self) -> None:
-        """Put back what has changed; the rest is not written to, as a mapped file may not be."""
+    def restore_changed(self) -> list[torch.Tensor]:
+        """Put back what has changed; the rest is not written to, as a mapped file may not be.
+
+        Returns
+        -------
+        values : list of Tensor
+            What was there before, in the order of `values`.
+        """
+        there = []
         for live, copy in zip(self._live(), self._copies, strict=True):
-            if not torch.equal(live, copy):
+            if torch.equal(live, copy):
+                there.append(copy)
+            else:
+                there.append(live.clone())
                 live.copy_(copy)
+        states = self._live_states()
         self._restore_generators()
+        return there + states
 
     def _restore_generators(self) -> None:
         for device, state in zip(self._devices, self._states, strict=True):

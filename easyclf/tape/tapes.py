@@ -257,11 +257,10 @@ class Player:
         known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
         before = _snapshot(known)
         played = tape(*batch)
-        left = _snapshot(known)
-        before.restore_changed()
+        left = before.restore_changed()
         self._switch_mode()
         expected = self._function(batch)
-        if not _is_same([expected, left.live_values()], [played, left.values]):
+        if not _is_same([expected, before.live_values()], [played, left]):
             raise TapeDiffers("its figures, gradients or buffers are others")
         return expected
 
