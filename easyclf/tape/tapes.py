@@ -25,7 +25,7 @@ from easyclf.tape.one_hot import RecordableOneHot
 from easyclf.tape.purity import CodeReading
 from easyclf.tape.recorder import NotRecordable, Recording, record
 from easyclf.tape.trusted import check_torch_is_whole
-from easyclf.tape.updates import Update
+from easyclf.tape.updates import Update, runs_user_code
 from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
@@ -70,6 +70,7 @@ class Tapes:
         self._is_on, self._is_exposed, self._graphs = is_on, is_exposed, graphs
         self._players: list[Player] = []
         self._n_calls_seen = 0
+        self._exposure, self._n_exposures_seen = Exposure(), 0
         self._update: Update | None = None
 
     def of(
@@ -102,6 +103,7 @@ class Tapes:
             training=training,
             n_calls=n_calls,
             is_exposed=self._is_exposed,
+            exposure=self._exposure,
             graphs=graphs,
         )
         self._players.append(player)
@@ -113,13 +115,22 @@ class Tapes:
             self._update = Update(optimizer, is_on=self._is_on, is_exposed=self._is_exposed)
         return self._update
 
+    def expose(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Have all looked at anew before a tape is played: code of users ran that nobody read.
+
+        With an `optimizer`, which was stepped, only if its `step` may run such code.
+        """
+        if optimizer is None or runs_user_code(optimizer):
+            self._exposure.n_times += 1
+
     def check(self, *, is_exposed: bool = True) -> None:
         """Forget what depends on something that has changed since: all is looked at anew.
 
         Where no code of users ran since the last look (`is_exposed` is False) it waits until a
         look costs little beside the calls: epochs of a single step are shorter than a look.
         """
-        is_exposed |= self._is_exposed
+        is_exposed |= self._is_exposed or self._n_exposures_seen != self._exposure.n_times
+        self._n_exposures_seen = self._exposure.n_times
         n_calls = sum(player.n_calls_made for player in self._players)
         if not is_exposed and n_calls < self._n_calls_seen + _CALLS_A_LOOK:
             return
@@ -148,6 +159,15 @@ class Tapes:
             player.go_on_from(of_player)
 
 
+class Exposure:
+    """How often code of users ran beside the tapes of a run, which may have changed anything.
+
+    A batch of a rare shape, or in the other mode, may run code that the tapes know nothing of.
+    """
+
+    n_times = 0
+
+
 class Player:
     """Tapes of one function of batches, one for each shape that comes often.
 
@@ -164,9 +184,12 @@ class Player:
         training: bool,
         n_calls: int,
         is_exposed: bool,
+        exposure: Exposure,
         graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head, self._function = module, head, function
+        # For each shape, how often code of users had run when it was looked at.
+        self._exposure, self._n_exposures = exposure, dict[Hashable, int]()
         self._graphs, self._most_rows = graphs, 0
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._n_planned = n_calls
@@ -207,14 +230,17 @@ class Player:
         if self._earlier:
             self._make_again(batch, shape)
         tape = self._tapes.get(shape)
-        if tape is not None and self._is_exposed:
+        n_exposures = self._exposure.n_times
+        if tape is not None and (self._is_exposed or self._n_exposures.get(shape) != n_exposures):
             # Where it would be switched without the tape.
             self._switch_mode()
+            self._n_exposures[shape] = n_exposures
             if not self._is_current(shape):
                 self.forget()
                 tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
+        self._exposure.n_times += 1
         self._most_rows = max(self._most_rows, batch.n_rows)
         self._seen[shape] += 1
         n_seen = self._seen[shape]

@@ -69,7 +69,9 @@ class Update:
         # By which parameters have no gradient.
         self._calls: dict[tuple[bool, ...], list[tuple[_Call, list[int]]]] = {}
 
-    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
+    def __call__(
+        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool = False
+    ) -> bool:
         """Update the parameters by the kernel, if it is known that this is what `step` does.
 
         Parameters
@@ -77,6 +79,8 @@ class Update:
         gradients : sequence of Tensor or None
             For each parameter of the optimizer, of its shape, in the order of its groups. They are
             not changed.
+        is_exposed : bool, default=False
+            Whether code of users ran since the last update.
 
         Returns
         -------
@@ -91,7 +95,7 @@ class Update:
         if not self._is_on:
             return False
         try:
-            calls = self._find_calls(gradients)
+            calls = self._find_calls(gradients, is_exposed=is_exposed or self._is_exposed)
         except Exception as error:  # what is private of torch may mean something else by now
             self._is_on = False
             name = type(self.optimizer).__name__
@@ -103,13 +107,13 @@ class Update:
         return True
 
     def _find_calls(
-        self, gradients: Sequence[torch.Tensor | None]
+        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool
     ) -> list[tuple[_Call, list[int]]] | None:
         """The calls of the kernel that do what `step` would do; None where only `step` can."""
         if is_step_hooked(self.optimizer):
             return None
         has_none = tuple([gradient is None for gradient in gradients])
-        calls = None if self._is_exposed else self._calls.get(has_none)
+        calls = None if is_exposed else self._calls.get(has_none)
         if calls is None:
             calls = self._prepare(gradients) if self._is_fit() else None
             if calls is not None:
@@ -190,6 +194,14 @@ class Update:
             (kernel.bind(group, parameters, states), places)
             for group, parameters, places, states in works
         ]
+
+
+def runs_user_code(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` of an optimizer may run code that is not torch's own."""
+    try:
+        return is_step_hooked(optimizer) or not _is_torchs_step(optimizer)
+    except Exception:  # a class of another build
+        return True
 
 
 def is_known(optimizer: torch.optim.Optimizer) -> bool:
