@@ -254,6 +254,12 @@ _OTHER_FUNCTIONS = frozenset(
 )
 
 
+# What a step as it is written calls of torch beside the module and the loss.
+CALLED_IN_STEPS: dict[Any, list[str]] = {
+    torch.Tensor: ["backward"],
+    torch.autograd: ["backward", "grad"],
+    torch.nn.utils: ["clip_grad_norm_", "get_total_norm"],
+}
 _KNOWN = [
     (home, operator.attrgetter(*sorted(_TENSOR_NAMES.intersection(dir(home)))))
     for home in (torch, torch.Tensor, F)
@@ -261,7 +267,8 @@ _KNOWN = [
 
 
 def _as_they_are() -> list[Any]:
-    return [function for home, functions_of in _KNOWN for function in functions_of(home)]
+    called = [getattr(home, name) for home, names in CALLED_IN_STEPS.items() for name in names]
+    return called + [function for home, functions_of in _KNOWN for function in functions_of(home)]
 
 
 _AS_IMPORTED = _as_they_are()

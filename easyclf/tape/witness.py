@@ -22,7 +22,7 @@ from easyclf.tape.trusted import CodeHome, is_pure_function, is_tensor_function
 # Functions that make a tensor of numbers read the values of tensors among these.
 _LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.Tensor.new_tensor))
 # With these in code, any attribute may be read.
-_READ_ANYTHING = frozenset(("__dict__", "getattr", "hasattr"))
+_READ_ANYTHING = frozenset(("__dict__", "format", "format_map", "getattr", "hasattr"))
 
 
 class Witness:
