@@ -91,7 +91,7 @@ class Snapshot:
         if self._rooms:
             room = self._rooms[-1]
             copy_each(room.parts, weights)
-            if not are_finite([room.whole]):
+            if not _is_finite(room.whole):
                 return False
             self._rooms.reverse()
             self._copies[:n_weights] = room.parts
@@ -182,9 +182,10 @@ class _Room(NamedTuple):
 
 
 def _is_one_room_enough(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether tensors are small and alike, so that their copies fit into one small room."""
+    """Whether tensors hold few numbers of one kind, so that their copies fit into a small room."""
     kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
-    return len(kinds) == 1 and sum(tensor.numel() for tensor in tensors) <= _FEW
+    n_numbers = sum(tensor.numel() for tensor in tensors)
+    return len(kinds) == 1 and tensors[0].is_floating_point() and n_numbers <= _FEW
 
 
 def names_in(module: nn.Module) -> list[str]:
@@ -215,9 +216,12 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     if not floating:
         return True
     # The norm of huge numbers overflows before they do.
-    return all(map(math.isfinite, _norms(floating))) or all(
-        bool(tensor.isfinite().all()) for tensor in floating
-    )
+    return all(map(math.isfinite, _norms(floating))) or all(map(_is_finite, floating))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    norm = torch.linalg.vector_norm(tensor).item()
+    return math.isfinite(norm) or bool(tensor.isfinite().all())
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[float]:

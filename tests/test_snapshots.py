@@ -54,9 +54,10 @@ def test_the_last_copy_counts(normalized):
         lambda: nn.Sequential(nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)),
         lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)),
         lambda: nn.Linear(300, 300),
+        lambda: nn.ParameterList([torch.full((3,), 3e38)]),
         lambda: nn.ReLU(),
     ],
-    ids=["few weights", "two dtypes", "channels last", "buffers", "many weights", "no weights"],
+    ids=["few", "two dtypes", "channels last", "buffers", "many", "huge", "none"],
 )
 def test_only_finite_weights_are_taken(make):
     module = make()
