@@ -15,6 +15,7 @@ import dis
 import enum
 import functools
 import itertools
+import sys
 import types
 import weakref
 from collections import OrderedDict
@@ -114,6 +115,8 @@ class CodeReading:
             raise NotRecordable("a hook is registered for all modules")
         if n_operation_modes():
             raise NotRecordable("somebody else watches its operations")
+        if torch.is_anomaly_enabled():
+            raise NotRecordable("the backward pass is to look for anomalies")
         if is_graph_watched():
             raise NotRecordable("somebody is given the tensors of its graph")
         self._watch(lambda: [are_all_modules_hooked()])
@@ -455,9 +458,11 @@ class CodeReading:
             used = loads[-1].argval
             name = f"{name}.{used}"
             self._globals.setdefault(id(vars(value)), (vars(value), {}))[1][used] = None
-            if not hasattr(value, used):
-                return None
-            value = getattr(value, used)
+            if used not in vars(value):
+                if type(value) is types.ModuleType and "__getattr__" not in vars(value):
+                    return None  # an error, if it is ever reached
+                raise NotRecordable(f"{name} is made up by its module")
+            value = vars(value)[used]
         is_builtin = type(value) is types.BuiltinFunctionType
         if is_builtin and not is_pure_function(value) and is_only_called(loads, rest):
             # The witness would have seen the call. So it stands in a branch that was not taken,
@@ -503,6 +508,8 @@ def settings() -> tuple[object, ...]:
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.mkldnn.enabled,
         watchers(),
+        torch.is_anomaly_enabled(),
+        sys.getprofile(),
         # How often a class was registered with an abstract one: `isinstance` may say otherwise.
         abc.get_cache_token(),
     )

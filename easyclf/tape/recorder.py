@@ -27,6 +27,13 @@ _REFUSED_TAGS = {
     torch.Tag.dynamic_output_shape,
     torch.Tag.inplace_view,
 }
+# Operations whose results are numbers, too, which follow from the shapes of their arguments.
+_TELLING_SHAPES = (
+    "aten.is_same_size.default",
+    "aten._efficient_attention_forward.default",
+    "aten._scaled_dot_product_cudnn_attention.default",
+    "aten._scaled_dot_product_flash_attention.default",
+)
 _MASKS = (torch.bool, torch.uint8)
 # Operations that change the shape of their argument in place, as torch's recurrent layers do with
 # tensors of their own. A tape makes another tensor instead.
@@ -296,9 +303,12 @@ def _transcribed(
             function = _OUT_OF_PLACE[function]
         elif function in _OUT_OF_PLACE or _asks_for_places(function, arguments):
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
-        for tensor in _leaves(outputs):
-            if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
-                raise NotRecordable(f"it makes a tensor of layout {tensor.layout}")
+        for leaf in _leaves(outputs):
+            if not isinstance(leaf, torch.Tensor):
+                if leaf is not None and str(function) not in _TELLING_SHAPES:
+                    raise NotRecordable(f"{function} tells Python something of its arguments")
+            elif leaf.layout is not torch.strided:
+                raise NotRecordable(f"it makes a tensor of layout {leaf.layout}")
         output_places = map_nested(numbering.add, outputs)
         operations.append(Operation(function, places, named_places, output_places))
     places = map_nested(numbering.place, result)

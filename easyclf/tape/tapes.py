@@ -221,6 +221,7 @@ class Player:
             module is in its mode then, and the result is the function's.
         """
         if not self._n_calls:
+            self._exposure.n_times += 1
             return None
         self._calls += 1
         self.n_calls_made += 1
