@@ -27,13 +27,8 @@ _REFUSED_TAGS = {
     torch.Tag.dynamic_output_shape,
     torch.Tag.inplace_view,
 }
-# Operations whose results are numbers, too, which follow from the shapes of their arguments.
-_TELLING_SHAPES = (
-    "aten.is_same_size.default",
-    "aten._efficient_attention_forward.default",
-    "aten._scaled_dot_product_cudnn_attention.default",
-    "aten._scaled_dot_product_flash_attention.default",
-)
+# Parts of the names of operations whose results have numbers that follow from shapes.
+_TELLING_SHAPES = ("is_same_size", "attention")
 _MASKS = (torch.bool, torch.uint8)
 # Operations that change the shape of their argument in place, as torch's recurrent layers do with
 # tensors of their own. A tape makes another tensor instead.
@@ -305,7 +300,7 @@ def _transcribed(
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
         for leaf in _leaves(outputs):
             if not isinstance(leaf, torch.Tensor):
-                if leaf is not None and str(function) not in _TELLING_SHAPES:
+                if leaf is not None and not any(part in str(function) for part in _TELLING_SHAPES):
                     raise NotRecordable(f"{function} tells Python something of its arguments")
             elif leaf.layout is not torch.strided:
                 raise NotRecordable(f"it makes a tensor of layout {leaf.layout}")

@@ -281,7 +281,7 @@ class Player:
         TapeDiffers
             If results, tensors or generators differ.
         """
-        known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
+        known = [*self._readings[shape].tensors, *_tensors_in(batch)]
         before = _snapshot(known)
         played = tape(*batch)
         left = before.restore_changed()
@@ -347,7 +347,7 @@ class Player:
         n_seen, n_uses, is_observed, has_tape = self._earlier.pop(repr(shape), (0, 0, False, False))
         if not n_seen:
             return
-        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        state = [*self._module.parameters(), *self._module.buffers(), *_tensors_in(batch)]
         before, is_training = _snapshot(state), self._module.training
         self._seen[shape], self._uses[shape] = n_seen, n_uses
         if is_observed:
@@ -388,7 +388,7 @@ class Player:
             return None
         self._switch_mode()
         witness = Witness()
-        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        state = [*self._module.parameters(), *self._module.buffers(), *_tensors_in(batch)]
         before, n_imported = _snapshot(state), len(sys.modules)
         try:
             with witness, TensorWitness(witness):
@@ -500,7 +500,7 @@ class _Trial:
         self._is_single = isinstance(batch.x, torch.Tensor)
         # One tensor may be there under two names.
         x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
-        self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
+        self._inputs = _tensors_in(batch._replace(x=x))
         self._before = _snapshot([*known, *self._inputs])
 
         def call() -> Any:
@@ -564,6 +564,11 @@ def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
 def _shape(x: Tensors) -> Hashable:
     """All that tells inputs apart but their values; several are known by their names or places."""
     return tuple((name, one.shape, one.stride(), one.dtype) for name, one in named_tensors(x))
+
+
+def _tensors_in(batch: Batch) -> list[torch.Tensor]:
+    """Inputs, targets and weights: a loss may change its targets in place."""
+    return [*tensors_of(batch.x), *(tensor for tensor in batch[1:] if tensor is not None)]
 
 
 def _snapshot(tensors: Sequence[torch.Tensor]) -> Snapshot:
