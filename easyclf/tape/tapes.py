@@ -303,6 +303,7 @@ class Player:
                 check_unhooked(self._module)
             except NotRecordable as reason:
                 self._refuse(reason)
+        self._n_exposures = dict.fromkeys(self._tapes, self._exposure.n_times)
         if not all(map(self._is_current, self._tapes)):
             self.forget()
 

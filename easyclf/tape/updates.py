@@ -66,6 +66,7 @@ class Update:
         # Parameters and options that were found to be fit for the kernel.
         self._parameters: list[torch.Tensor] = []
         self._options: list[list[Any]] = []
+        self._memory: list[int] = []
         # By which parameters have no gradient.
         self._calls: dict[tuple[bool, ...], list[tuple[_Call, list[int]]]] = {}
 
@@ -95,7 +96,9 @@ class Update:
         if not self._is_on:
             return False
         try:
-            calls = self._find_calls(gradients, is_exposed=is_exposed or self._is_exposed)
+            if is_exposed and not self._is_exposed and not self._is_unchanged():
+                self._calls.clear()
+            calls = self._find_calls(gradients)
         except Exception as error:  # what is private of torch may mean something else by now
             self._is_on = False
             name = type(self.optimizer).__name__
@@ -107,13 +110,13 @@ class Update:
         return True
 
     def _find_calls(
-        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool
+        self, gradients: Sequence[torch.Tensor | None]
     ) -> list[tuple[_Call, list[int]]] | None:
         """The calls of the kernel that do what `step` would do; None where only `step` can."""
         if is_step_hooked(self.optimizer):
             return None
         has_none = tuple([gradient is None for gradient in gradients])
-        calls = None if is_exposed else self._calls.get(has_none)
+        calls = None if self._is_exposed else self._calls.get(has_none)
         if calls is None:
             calls = self._prepare(gradients) if self._is_fit() else None
             if calls is not None:
@@ -142,6 +145,13 @@ class Update:
         """Look at the class and the wrappers of `step` anew before the next update."""
         self._parameters = []
         self._calls.clear()
+
+    def _is_unchanged(self) -> bool:
+        """Whether groups, options and the memory of parameters are those that calls are for."""
+        memory = [parameter.data_ptr() for parameter in self._parameters]
+        is_same, self._memory = memory == self._memory, memory
+        groups = self.optimizer.param_groups
+        return is_same and [[*group.items()] for group in groups] == self._options
 
     def _is_fit(self) -> bool:
         groups = self.optimizer.param_groups
