@@ -66,7 +66,7 @@ class Update:
         # Parameters and options that were found to be fit for the kernel.
         self._parameters: list[torch.Tensor] = []
         self._options: list[list[Any]] = []
-        self._memory: list[int] = []
+        self._memory: list[tuple[int, ...]] = []
         # By which parameters have no gradient.
         self._calls: dict[tuple[bool, ...], list[tuple[_Call, list[int]]]] = {}
 
@@ -147,8 +147,12 @@ class Update:
         self._calls.clear()
 
     def _is_unchanged(self) -> bool:
-        """Whether groups, options and the memory of parameters are those that calls are for."""
-        memory = [parameter.data_ptr() for parameter in self._parameters]
+        """Whether groups, options, states and the memory of parameters are those of the calls."""
+        state = self.optimizer.state
+        memory = [
+            (parameter.data_ptr(), *map(id, state.get(parameter, {}).values()))
+            for parameter in self._parameters
+        ]
         is_same, self._memory = memory == self._memory, memory
         groups = self.optimizer.param_groups
         return is_same and [[*group.items()] for group in groups] == self._options

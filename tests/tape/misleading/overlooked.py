@@ -230,6 +230,23 @@ def a_weight_that_forward_gives_other_memory():
     return net(between)
 
 
+@mislead
+def a_forward_that_makes_the_optimizer_forget():
+    optimizers, calls = [], []
+
+    def between(self, x):
+        calls.append(len(x))
+        if len(calls) == 23:
+            optimizers[-1].state.clear()
+        return x
+
+    def factory(parameters, lr):
+        optimizers.append(torch.optim.Adam(parameters, lr=lr, fused=True))
+        return optimizers[-1]
+
+    return run(net(between), optimizer=factory)
+
+
 @play
 def a_weight_that_forward_holds_within_bounds():
     def between(self, x):
