@@ -405,6 +405,8 @@ class Player:
         try:
             witness.check()
             self._readings[shape] = reading = self._read(witness)
+            if witness.has_other_leaves:
+                raise NotRecordable("its loss has gradients by what the optimizer does not train")
             if sum(tensor.numel() for tensor in reading.tensors) > _MOST_WEIGHTS:
                 raise NotRecordable("it has so many weights that Python takes little of its time")
             self._witnesses[shape] = witness

@@ -45,6 +45,8 @@ class Witness:
         Whether names of attributes may be computed, so that `names` does not say it all.
     has_one_hot : bool
         Whether `one_hot` was called, which is recorded in another way.
+    has_other_leaves : bool
+        Whether the loss has gradients by leaves that the optimizer does not train.
     """
 
     def __init__(self, *, is_recording: bool = False) -> None:
@@ -53,6 +55,7 @@ class Witness:
         self.names: set[str] = set()
         self.reads_anything = False
         self.has_one_hot = False
+        self.has_other_leaves = False
         self._homes: dict[int, CodeHome] = {}
         self._collects = False
         self._reason = ""
@@ -177,8 +180,7 @@ class TensorWitness(TorchFunctionMode):
         """Compute gradients, and leave those by other leaves where a backward pass leaves them."""
         others = other_leaves(losses, trained)
         gradients = torch.autograd.grad(losses, [*trained, *others], *rest, **keywords)
-        if others:
-            self._witness.refuse("its loss has gradients by what the optimizer does not train")
+        self._witness.has_other_leaves = bool(others)
         for leaf, gradient in zip(others, gradients[len(trained) :], strict=True):
             if leaf.grad is None or gradient is None:
                 leaf.grad = leaf.grad if gradient is None else gradient
