@@ -160,10 +160,7 @@ class Tapes:
 
 
 class Exposure:
-    """How often code of users ran beside the tapes of a run, which may have changed anything.
-
-    A batch of a rare shape, or in the other mode, may run code that the tapes know nothing of.
-    """
+    """How often code of users ran beside the tapes of a run: for a batch of a rare shape, say."""
 
     n_times = 0
 
