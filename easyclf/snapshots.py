@@ -134,7 +134,7 @@ class Snapshot:
         Returns
         -------
         values : list of Tensor
-            What was there before, in the order of `values`.
+            What was there before, in the order and of the shapes of `values`.
         """
         there = []
         for live, copy in zip(self._live(), self._copies, strict=True):
