@@ -62,7 +62,8 @@ class Program:
 
         `perturbation` is the relative size of a change of the weights before the fit.
         """
-        torch.manual_seed(0)
+        # All that `torch.manual_seed` does for the host; it notes the stack three times, in 2 ms.
+        torch.default_generator.manual_seed(0)
         made = self.make()
         made = made if isinstance(made, Run) else Run(made)
         settings = {**SETTINGS, **self.settings, **made.settings}
