@@ -6,9 +6,13 @@ torch is imported in functions: the process that only hands tests out to others 
 import gc
 import random
 import signal
+import sys
 
 import numpy as np
 import pytest
+
+# How many modules were there when what is imported was last taken out of garbage collections.
+_n_frozen = 0
 
 
 def pytest_configure():
@@ -26,16 +30,28 @@ def pytest_collection():
     gc.disable()
 
 
+def _freeze_what_is_imported():
+    """What tests have imported stays: without it a garbage collection is short."""
+    global _n_frozen
+    gc.collect()
+    gc.freeze()
+    _n_frozen = len(sys.modules)
+
+
 def pytest_collection_finish():
-    """What all tests have imported stays: without it a garbage collection is short."""
     from hypothesis import given, settings
     from hypothesis.strategies import none
 
     # In its first test hypothesis asks the collector who holds the generators that it seeds.
     settings(max_examples=1, database=None)(given(none())(lambda _: None))()
     gc.enable()
-    gc.collect()
-    gc.freeze()
+    _freeze_what_is_imported()
+
+
+def pytest_runtest_logfinish():
+    # torch's compiler alone has a thousand.
+    if _n_frozen and len(sys.modules) > _n_frozen + 300:
+        _freeze_what_is_imported()
 
 
 def pytest_unconfigure():
