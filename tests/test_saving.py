@@ -690,9 +690,7 @@ assert [os.waitpid(reader, 0)[1] for reader in readers] == [0] * len(readers)
 """
 
 
-def test_another_process_answers_the_same_and_eight_at_once_from_a_read_only_folder(
-    blobs, tmp_path
-):
+def test_other_processes_answer_the_same_eight_at_once_where_nothing_is_written(blobs, tmp_path):
     folder = tmp_path / "read-only"
     folder.mkdir()
     clf = fitted(*blobs, module=Net)
