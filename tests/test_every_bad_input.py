@@ -85,7 +85,7 @@ OF_FILES = {
     "F19": "test_files.py test_relative_paths_links_and_odd_names_are_written_to",
     "F20": "test_saving.py test_labels_of_every_dtype_come_back",
     "F21": "test_saving.py test_factories_and_instances_have_to_be_given_back",
-    "F22": "test_saving.py test_other_processes_answer_the_same_eight_at_once_where_nothing_is_written",
+    "F22": "test_saving.py test_other_processes_answer_the_same_eight_at_once_and_write_nothing",
 }
 ROWS = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
 LABELS = np.tile([0, 1, 2], 10)

@@ -128,6 +128,7 @@ def test_two_processes_share_the_cores_and_score_as_this_one(blobs, monkeypatch)
     for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
         monkeypatch.delenv(name)
     clf = estimator(module__dropout=0.5, epochs=3)
+    monitor = monitored(clf)
     scoring = {"loss": "neg_log_loss", "threads": lambda *_: torch.get_num_threads()}
 
     here, there, again = [
@@ -137,6 +138,22 @@ def test_two_processes_share_the_cores_and_score_as_this_one(blobs, monkeypatch)
     losses = [scores["test_loss"].tolist() for scores in (here, there, again)]
     assert losses[0] == losses[1] == losses[2]
     assert there["test_threads"].tolist() == [max(1, (os.cpu_count() or 1) // 2)] * 2
+    if monitor is not None:
+        # A fit of three epochs for each fold, wherever it ran.
+        folds = monitor.get_logs(select="all")
+        tasks = [[row["task_name"] for row in fold.data] for fold in folds]
+        assert tasks == [["fit", *3 * ["epoch"]]] * 6
+
+
+def monitored(clf):
+    """What keeps the scores of every epoch, given to `clf`; None with an older scikit-learn."""
+    if not hasattr(clf, "set_callbacks"):
+        return None
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    clf.set_callbacks(monitor)
+    return monitor
 
 
 def test_a_cross_validation_leaves_the_global_random_states(blobs, random_states):

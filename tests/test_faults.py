@@ -387,7 +387,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 def test_sigterm_ends_a_kept_run_and_a_forked_fit_waits_for_no_thread(tmp_path):
-    """After the batch and with the process; the threads of a process are not in one forked of it."""
+    """After the batch and with the process; threads are not there in a process that is forked."""
     ended = subprocess.run(
         [sys.executable, "-c", PROCESSES, tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

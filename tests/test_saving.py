@@ -690,7 +690,7 @@ assert [os.waitpid(reader, 0)[1] for reader in readers] == [0] * len(readers)
 """
 
 
-def test_other_processes_answer_the_same_eight_at_once_where_nothing_is_written(blobs, tmp_path):
+def test_other_processes_answer_the_same_eight_at_once_and_write_nothing(blobs, tmp_path):
     folder = tmp_path / "read-only"
     folder.mkdir()
     clf = fitted(*blobs, module=Net)
