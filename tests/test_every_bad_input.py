@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -194,10 +195,14 @@ def fail_to_share():
     raise RuntimeError("unable to write to file </torch_7_8_9>: No space left on device (28)")
 
 
-def hang():
-    import time
+_hung = []
 
-    time.sleep(2)
+
+def hang():
+    """Longer than the loader waits, once in a worker: the loader waits 5 s for one that goes on."""
+    if not _hung:
+        _hung.append(True)
+        time.sleep(2)
 
 
 @pytest.mark.parametrize("n_workers", [-1, "two", 1.5, None])
