@@ -124,25 +124,30 @@ def test_more_epochs_are_a_resource(blobs):
 
 
 def test_two_processes_share_the_cores_and_score_as_this_one(blobs, monkeypatch):
-    """Each of the two has half of the threads, and a fit leaves it so."""
+    """Each of the two has half of the threads, and a fit leaves it so.
+
+    There is one fold, so that one of them has nothing to do, and does not import torch.
+    """
     for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
         monkeypatch.delenv(name)
     clf = estimator(module__dropout=0.5, epochs=3)
     monitor = monitored(clf)
     scoring = {"loss": "neg_log_loss", "threads": lambda *_: torch.get_num_threads()}
 
+    folds = list(KFold(2, shuffle=True, random_state=0).split(*blobs))[:1]
     here, there, again = [
-        cross_validate(clf, *blobs, cv=2, n_jobs=n_jobs, scoring=scoring) for n_jobs in (1, 2, 1)
+        cross_validate(clf, *blobs, cv=folds, n_jobs=n_jobs, scoring=scoring)
+        for n_jobs in (1, 2, 1)
     ]
 
     losses = [scores["test_loss"].tolist() for scores in (here, there, again)]
     assert losses[0] == losses[1] == losses[2]
-    assert there["test_threads"].tolist() == [max(1, (os.cpu_count() or 1) // 2)] * 2
+    assert there["test_threads"].tolist() == [max(1, (os.cpu_count() or 1) // 2)]
     if monitor is not None:
-        # A fit of three epochs for each fold, wherever it ran.
-        folds = monitor.get_logs(select="all")
-        tasks = [[row["task_name"] for row in fold.data] for fold in folds]
-        assert tasks == [["fit", *3 * ["epoch"]]] * 6
+        # A fit of three epochs, wherever it ran.
+        fits = monitor.get_logs(select="all")
+        tasks = [[row["task_name"] for row in fit.data] for fit in fits]
+        assert tasks == [["fit", *3 * ["epoch"]]] * 3
 
 
 def monitored(clf):

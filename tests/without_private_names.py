@@ -299,7 +299,8 @@ def results(rewriting, *, needs_data, needs_workers):
             CLOSED.append(found)
     finally:
         sys.meta_path.remove(finder)
-    gc.collect()
+    if needs_workers:
+        gc.collect()  # of a loader that is in a circle, the end would come later
     assert not multiprocessing.active_children(), "workers are left"
     return found
 
