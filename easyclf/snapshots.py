@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -14,6 +14,9 @@ from torch.overrides import TorchFunctionMode
 from easyclf.device import HOST, generator_state, set_generator_state
 
 Value = TypeVar("Value")
+# So few weights are copied before they are looked at, which takes half the time and needs memory
+# for two copies (`python -m benchmarks`, blobs).
+_FEW = 2**16
 
 
 class Snapshot:
@@ -51,6 +54,8 @@ class Snapshot:
         self._devices = list(devices)
         self._copies = [tensor.clone() for tensor in self._live()]
         self._states = self._live_states()
+        # The first room holds the copies of the weights.
+        self._rooms: list[_Room] = []
 
     def _live(self) -> list[torch.Tensor]:
         """The tensors in their present memory, the present buffers behind the others.
@@ -79,10 +84,22 @@ class Snapshot:
 
     def take_finite(self) -> bool:
         """Copy everything as it is now, if the module's weights are finite; the host waits once."""
-        live = self._live()
-        if not are_finite(live[: self._n_weights]):
-            return False
-        copy_each(self._copies, live)
+        live, n_weights = self._live(), self._n_weights
+        weights = live[:n_weights]
+        if not self._rooms and _is_one_room_enough(weights):
+            self._rooms = [_Room.of(weights), _Room.of(weights)]
+        if self._rooms:
+            room = self._rooms[-1]
+            copy_each(room.parts, weights)
+            if not _is_finite(room.whole):
+                return False
+            self._rooms.reverse()
+            self._copies[:n_weights] = room.parts
+            copy_each(self._copies[n_weights:], live[n_weights:])
+        else:
+            if not are_finite(weights):
+                return False
+            copy_each(self._copies, live)
         self._states = self._live_states()
         return True
 
@@ -111,12 +128,24 @@ class Snapshot:
         self._restore_generators()
 
     @torch.no_grad()
-    def restore_changed(self) -> None:
-        """Put back what has changed; the rest is not written to, as a mapped file may not be."""
+    def restore_changed(self) -> list[torch.Tensor]:
+        """Put back what has changed; the rest is not written to, as a mapped file may not be.
+
+        Returns
+        -------
+        values : list of Tensor
+            What was there before, in the order of `values`.
+        """
+        there = []
         for live, copy in zip(self._live(), self._copies, strict=True):
-            if not torch.equal(live, copy):
+            if torch.equal(live, copy):
+                there.append(copy)
+            else:
+                there.append(live.clone())
                 live.copy_(copy)
+        states = self._live_states()
         self._restore_generators()
+        return there + states
 
     def _restore_generators(self) -> None:
         for device, state in zip(self._devices, self._states, strict=True):
@@ -124,6 +153,39 @@ class Snapshot:
 
     def _live_states(self) -> list[torch.Tensor]:
         return [generator_state(device) for device in self._devices]
+
+
+class _Room(NamedTuple):
+    """Memory for copies of tensors, in one piece.
+
+    Attributes
+    ----------
+    whole : Tensor of shape (n_numbers,)
+        All of it.
+    parts : list of Tensor
+        The place of each copy, of its tensor's shape.
+    """
+
+    whole: torch.Tensor
+    parts: list[torch.Tensor]
+
+    @classmethod
+    def of(cls, tensors: Sequence[torch.Tensor]) -> _Room:
+        """Room for copies of tensors of one dtype on one device."""
+        sizes = [tensor.numel() for tensor in tensors]
+        whole = tensors[0].new_empty(sum(sizes))
+        parts = [
+            part.view(tensor.shape)
+            for part, tensor in zip(torch.split(whole, sizes), tensors, strict=True)
+        ]
+        return cls(whole, parts)
+
+
+def _is_one_room_enough(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether tensors hold few numbers of one kind, so that their copies fit into a small room."""
+    kinds = {(tensor.dtype, tensor.device) for tensor in tensors}
+    n_numbers = sum(tensor.numel() for tensor in tensors)
+    return len(kinds) == 1 and tensors[0].is_floating_point() and n_numbers <= _FEW
 
 
 def names_in(module: nn.Module) -> list[str]:
@@ -138,6 +200,8 @@ def names_in(module: nn.Module) -> list[str]:
 
 def copy_each(targets: list[torch.Tensor], sources: list[torch.Tensor]) -> None:
     """Copy each source into the target at its place of the same shape."""
+    if not targets:
+        return  # an error of the private function
     try:
         # One call for all tensors: less time than a loop takes. The name is private.
         torch._foreach_copy_(targets, sources)
@@ -152,9 +216,12 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     if not floating:
         return True
     # The norm of huge numbers overflows before they do.
-    return all(map(math.isfinite, _norms(floating))) or all(
-        bool(tensor.isfinite().all()) for tensor in floating
-    )
+    return all(map(math.isfinite, _norms(floating))) or all(map(_is_finite, floating))
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    norm = torch.linalg.vector_norm(tensor).item()
+    return math.isfinite(norm) or bool(tensor.isfinite().all())
 
 
 def _norms(tensors: list[torch.Tensor]) -> list[float]:

@@ -266,10 +266,10 @@ def test_a_fault_leaves_nothing_behind(fault, is_fitted, tmp_path, monkeypatch):
     after = everything(tmp_path)
     after["files"] = [path for path in after["files"] if not path.endswith("log.csv")]
     if fault == "a worker's death":
-        # Nobody can remove what it was just writing, where libraries use `tempfile`: one run in
-        # thirty on a busy machine. The sockets of workers are in a folder of this process.
-        kept = [path for path in after["files"] if path in before["files"] or "pymp-" in path]
-        after["files"] = kept
+        # torch opens ten temporary files then, to learn whether too many are open, and its own
+        # handler of the signal may end that halfway: one run in thirty on a busy machine.
+        torchs = str(tmp_path / "temporary" / "tmp")
+        after["files"] = [path for path in after["files"] if not path.startswith(torchs)]
     for name, value in before.items():
         assert after[name] == value, name
     if answers:

@@ -46,6 +46,36 @@ def test_the_last_copy_counts(normalized):
     assert weights(normalized) == taken
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(2, 3),
+        lambda: nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1).double()),
+        lambda: nn.Sequential(nn.Conv2d(2, 3, 3).to(memory_format=torch.channels_last)),
+        lambda: nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2)),
+        lambda: nn.Linear(300, 300),
+        lambda: nn.ParameterList([torch.full((3,), 3e38)]),
+        lambda: nn.ReLU(),
+    ],
+    ids=["few", "two dtypes", "channels last", "buffers", "many", "huge", "none"],
+)
+def test_only_finite_weights_are_taken(make):
+    module = make()
+    snapshot = Snapshot(module)
+    for _ in range(3):
+        disturb(module)
+        finite = weights(module)
+        assert snapshot.take_finite()
+    disturb(module)
+    for weight in list(module.parameters())[-1:]:
+        with torch.no_grad():
+            weight.view(-1)[-1] = math.nan
+        assert not snapshot.take_finite()
+    snapshot.restore()
+
+    assert weights(module) == finite
+
+
 def test_a_copy_can_be_put_back_any_number_of_times(normalized):
     before = weights(normalized)
     snapshot = Snapshot(normalized)

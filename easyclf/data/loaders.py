@@ -9,6 +9,7 @@ from numbers import Integral
 from typing import Any
 
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     RandomSampler,
     SubsetRandomSampler,
@@ -89,16 +90,31 @@ def refuse_dropped(X: object, name: str = "X") -> None:
     ValueError
         If it is.
     """
-    if not isinstance(X, DataLoader) or not X.drop_last or X.batch_size is None:
+    if not isinstance(X, DataLoader):
         return
-    drawn: object = X.sampler if isinstance(X.sampler, Sized) else X.dataset
-    if isinstance(drawn, Sized) and len(drawn) % X.batch_size:
+    sampler = _batch_sampler(X)
+    if sampler is None or not sampler.drop_last:
+        return
+    drawn: object = sampler.sampler if isinstance(sampler.sampler, Sized) else X.dataset
+    if isinstance(drawn, Sized) and len(drawn) % sampler.batch_size:
         n_rows = len(drawn)
         raise ValueError(
             f"`{name}` is a {type(X).__name__} of {n_rows} rows, of which "
-            f"{n_rows - n_rows % X.batch_size} come in batches, so that the figures would not be "
-            "of all rows; give every row to a batch once: without `drop_last`."
+            f"{n_rows - n_rows % sampler.batch_size} come in batches, so that the figures would "
+            "not be of all rows; give every row to a batch once: without `drop_last`."
         )
+
+
+def _batch_sampler(loader: DataLoader[Any]) -> BatchSampler | None:
+    """The sampler of a loader's batches; None if it is of a class that torch does not define."""
+    sampler = loader.batch_sampler
+    return sampler if type(sampler) is BatchSampler else None
+
+
+def _row_sampler(loader: DataLoader[Any]) -> object:
+    """Give what draws the rows of a loader, as far as it is known."""
+    sampler = _batch_sampler(loader)
+    return loader.sampler if sampler is None else sampler.sampler
 
 
 def read_loader(X: DataLoader[Any], context: ReadContext) -> tuple[LoaderRows, RowSchema]:
@@ -154,7 +170,7 @@ class LoaderSource(LoadedSource):
                 "`X` is a DataLoader of a stream with `drop_last=True`, so that the last rows may "
                 "get no answer; leave `drop_last` out."
             )
-        if encode is None and isinstance(self._loader.sampler, _RANDOM_SAMPLERS):
+        if encode is None and isinstance(_row_sampler(self._loader), _RANDOM_SAMPLERS):
             warn_user(
                 "`X` is a DataLoader that shuffles, so the answers come in an order that nobody "
                 "knows; pass a DataLoader with shuffle=False, or the Dataset.",
@@ -202,9 +218,8 @@ class LoaderSource(LoadedSource):
     @property
     def _n_drawn(self) -> int | None:
         """The number of rows that the sampler draws; None where only reading them tells."""
-        sampler: object = self._loader.sampler
-        is_known = self._loader.batch_size is not None and isinstance(sampler, Sized)
-        return len(sampler) if is_known else None  # type: ignore[arg-type]
+        sampler = None if _batch_sampler(self._loader) is None else _row_sampler(self._loader)
+        return len(sampler) if isinstance(sampler, Sized) else None
 
     def close(self) -> None:
         super().close()

@@ -268,7 +268,7 @@ class CodeReading:
         own, name = vars(module), type(module).__name__
         parts = [own[part] for part in _OF_MODULES]
         self._watch(lambda: [item for part in parts for pair in part.items() for item in pair])
-        self._watch(lambda: [own.get(part) for part in _OF_MODULES])
+        self._watch(functools.partial(itemgetter(*_OF_MODULES), own))
         return [
             [
                 (key, self._read(item, f"{name}.{part}[{key!r}]"))

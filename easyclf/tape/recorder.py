@@ -130,7 +130,7 @@ def record(
     NotRecordable
         If the function failed after such an operation.
     """
-    recorder = _Recorder([*inputs, *known])
+    recorder = _Recorder()
     # CUDA's backward pass has a thread of its own, which the recorder would not see.
     with torch.autograd.set_multithreading_enabled(False), recorder:
         try:
@@ -139,21 +139,12 @@ def record(
             if recorder.refusal is not None:
                 raise recorder.refusal from error
             raise
-    if recorder.refusal is None:
-        try:
-            places = map_nested(recorder.place, result)
-        except NotRecordable as refusal:
-            return result, refusal
-        n_known = recorder.n_known
-        return result, Recording(
-            recorder.operations,
-            recorder.tensors,
-            recorder.literals,
-            len(inputs),
-            n_known,
-            places,
-        )
-    return result, recorder.refusal
+    try:
+        if recorder.refusal is not None:
+            raise recorder.refusal
+        return result, _transcribed(recorder, result, inputs, known)
+    except NotRecordable as refusal:
+        return result, refusal
 
 
 def map_nested(function: Callable[[Any], Any], nested: Any) -> Any:
@@ -198,29 +189,49 @@ def _leaves(nested: Any) -> Iterator[Any]:
         yield nested
 
 
-def _depends_on_values(function: Any, arguments: tuple[Any, ...]) -> bool:
-    """Whether the shape of the result, or what Python reads, follows from values of tensors."""
-    if function is _aten.index.Tensor:
-        return any(index is not None and index.dtype in _MASKS for index in arguments[1])
-    return function not in ALIASES and not _REFUSED_TAGS.isdisjoint(function.tags)
+@functools.cache
+def _is_recordable(function: Any) -> bool:
+    """Whether an operation is of a known kind, and its result has a shape known beforehand."""
+    if function in (*_OUT_OF_PLACE, *ALIASES, _aten.index.Tensor):
+        return True  # of some it depends on their arguments
+    return function.namespace in _NAMESPACES and _REFUSED_TAGS.isdisjoint(function.tags)
+
+
+@functools.cache
+def _is_of_profiler(function: Any) -> bool:
+    return bool(function.namespace == "profiler")
+
+
+class _Call(NamedTuple):
+    """A call of an operation of ATen, as it came."""
+
+    function: Any
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    outputs: Any
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes every operation of this thread, below autograd, while it is active.
+    """Keeps every call of an operation of this thread, below autograd, while it is active.
 
-    What it cannot note it only lets happen: the function that is recorded runs once, to its end.
+    It does no more, since whoever watches the function has to look at all that is done here. What
+    cannot be recorded it only lets happen: the function runs once, to its end.
+
+    Attributes
+    ----------
+    calls : list of _Call
+        They hold their tensors, so that no two ever have the same identity or memory.
+    literals : list of Tensor
+        Those that were made of Python's numbers.
+    refusal : NotRecordable or None
+        Why the calls cannot stand for the function; none are kept then.
     """
 
-    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.tensors: list[torch.Tensor] = []
-        self.operations: list[Operation] = []
-        self.literals: set[int] = set()
+        self.calls: list[_Call] = []
+        self.literals: list[torch.Tensor] = []
         self.refusal: NotRecordable | None = None
-        self._numbers: dict[int, int] = {}
-        for tensor in known:
-            self._add(tensor)
-        self.n_known = len(self.tensors)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -235,50 +246,94 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         keywords: dict[str, Any] | None = None,
     ) -> Any:
         keywords = keywords or {}
-        if self.refusal is None and function.namespace != "profiler":
-            try:
-                return self._call(function, arguments, keywords)
-            except NotRecordable as refusal:
-                self._refuse(refusal)
-        return function(*arguments, **keywords)
-
-    def _call(self, function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Do an operation and note it.
-
-        Raises
-        ------
-        NotRecordable
-            Before anything is done.
-        """
-        if len(self.operations) == _MOST_OPERATIONS:
-            raise NotRecordable(f"it has more than {_MOST_OPERATIONS} operations")
+        if self.refusal is not None or _is_of_profiler(function):
+            return function(*arguments, **keywords)
         if function is _aten.lift_fresh.default:
             # Python numbers became a tensor, of which every replay is to have its own copy.
             literal = arguments[0].clone()
-            self.literals.add(self._add(literal).number)
+            self.literals.append(literal)
             function, arguments = _aten.clone.default, (literal,)
-        places, named_places = map_nested(self.place, (arguments, keywords))
-        if function in _OUT_OF_PLACE and places[0].number >= self.n_known:
-            outputs = function(*arguments, **keywords)
-            del self._numbers[id(outputs)]
-            function = _OUT_OF_PLACE[function]
-        elif function.namespace in _NAMESPACES and not _depends_on_values(function, arguments):
-            outputs = function(*arguments, **keywords)
+        outputs = function(*arguments, **keywords)
+        if not _is_recordable(function):
+            self._refuse(f"it calls {function}, whose result is not known beforehand")
+        elif len(self.calls) == _MOST_OPERATIONS:
+            self._refuse(f"it has more than {_MOST_OPERATIONS} operations")
         else:
+            self.calls.append(_Call(function, arguments, keywords, outputs))
+        return outputs
+
+    def _refuse(self, reason: str) -> None:
+        self.refusal = NotRecordable(reason)
+        # Nobody needs these any more.
+        self.calls.clear()
+        self.literals.clear()
+
+
+def _transcribed(
+    recorder: _Recorder,
+    result: Any,
+    inputs: Sequence[torch.Tensor],
+    known: Sequence[torch.Tensor],
+) -> Recording:
+    """Write the calls as operations on numbered tensors.
+
+    Raises
+    ------
+    NotRecordable
+        If a tensor is of unknown origin, or an operation depends on values.
+    """
+    numbering = _Numbering([*inputs, *known])
+    n_known = len(numbering.tensors)
+    literals = set(map(id, recorder.literals))
+    operations, numbers = [], set()
+    for function, arguments, keywords, outputs in recorder.calls:
+        if function is _aten.clone.default and id(arguments[0]) in literals:
+            numbers.add(numbering.add(arguments[0]).number)
+        places = map_nested(numbering.place, arguments)
+        named_places = map_nested(numbering.place, keywords)
+        if function in _OUT_OF_PLACE and places[0].number >= n_known:
+            numbering.renew(outputs)
+            function = _OUT_OF_PLACE[function]
+        elif function in _OUT_OF_PLACE or _asks_for_places(function, arguments):
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
         for tensor in _leaves(outputs):
             if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
-                self._refuse(NotRecordable(f"it makes a tensor of layout {tensor.layout}"))
-                return outputs
-        output_places = map_nested(self._add, outputs)
-        self.operations.append(Operation(function, places, named_places, output_places))
-        return outputs
+                raise NotRecordable(f"it makes a tensor of layout {tensor.layout}")
+        output_places = map_nested(numbering.add, outputs)
+        operations.append(Operation(function, places, named_places, output_places))
+    places = map_nested(numbering.place, result)
+    return Recording(operations, numbering.tensors, numbers, len(inputs), n_known, places)
 
-    def _refuse(self, refusal: NotRecordable) -> None:
-        self.refusal = refusal
-        # Nobody needs these any more.
-        self.operations.clear()
-        self.tensors.clear()
+
+def _asks_for_places(function: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether it takes the rows where a mask is true: how many these are follows from values."""
+    is_index = function is _aten.index.Tensor
+    return is_index and any(item is not None and item.dtype in _MASKS for item in arguments[1])
+
+
+class _Numbering:
+    """Numbers for tensors, by their identity, in the order in which they come.
+
+    Attributes
+    ----------
+    tensors : list of Tensor
+        The tensors by their numbers.
+    """
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        self.tensors: list[torch.Tensor] = []
+        self._numbers: dict[int, int] = {}
+        for tensor in known:
+            self.add(tensor)
+
+    def add(self, leaf: Any) -> Any:
+        """The place of a tensor, which is a new one if it was not known; anything else as it is."""
+        if not isinstance(leaf, torch.Tensor):
+            return leaf
+        number = self._numbers.setdefault(id(leaf), len(self.tensors))
+        if number == len(self.tensors):
+            self.tensors.append(leaf)
+        return TensorPlace(number)
 
     def place(self, leaf: Any) -> Any:
         """The place of a tensor that is known; anything else as it is."""
@@ -288,10 +343,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise NotRecordable("it uses a tensor that is neither given nor the module's own")
         return TensorPlace(self._numbers[id(leaf)])
 
-    def _add(self, leaf: Any) -> Any:
-        if not isinstance(leaf, torch.Tensor):
-            return leaf
-        number = self._numbers.setdefault(id(leaf), len(self.tensors))
-        if number == len(self.tensors):
-            self.tensors.append(leaf)
-        return TensorPlace(number)
+    def renew(self, tensor: torch.Tensor) -> None:
+        """Give a tensor another number from now on."""
+        del self._numbers[id(tensor)]

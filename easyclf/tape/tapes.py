@@ -257,11 +257,10 @@ class Player:
         known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
         before = _snapshot(known)
         played = tape(*batch)
-        left = _snapshot(known)
-        before.restore_changed()
+        left = before.restore_changed()
         self._switch_mode()
         expected = self._function(batch)
-        if not _is_same([expected, left.live_values()], [played, left.values]):
+        if not _is_same([expected, before.live_values()], [played, left]):
             raise TapeDiffers("its figures, gradients or buffers are others")
         return expected
 
@@ -476,11 +475,13 @@ class _Trial:
         x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
         self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
         self._before = _snapshot([*known, *self._inputs])
-        try:
+
+        def call() -> Any:
             with witness, mode:
-                self.result, self.recording = record(
-                    lambda: function(batch._replace(x=x)), self._inputs, known
-                )
+                return function(batch._replace(x=x))
+
+        try:
+            self.result, self.recording = record(call, self._inputs, known)
         except Exception as error:
             self._before.restore_changed()
             if isinstance(error, NotRecordable):

@@ -3,7 +3,14 @@
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Subset,
+)
 
 from easyclf import Estimator, LambdaCallback
 from small_dataset import LABELS, ROWS, Kind, fit, network
@@ -62,6 +69,20 @@ class TestRowsThatVanish:
             fit(Kind()).predict(DataLoader(Kind(), 16, drop_last=True))
 
         assert len(fit(Kind()).predict(DataLoader(Kind(), 20, drop_last=True))) == 60
+
+    def test_a_sampler_of_batches_is_asked_what_it_drops_and_shuffles(self):
+        clf, data = fit(Kind()), Kind()
+
+        def loader(sampler, *, drop_last):
+            return DataLoader(data, batch_sampler=BatchSampler(sampler, 16, drop_last))
+
+        with pytest.raises(ValueError, match=r"48 came in batches.*without `drop_last`"):
+            clf.predict(loader(range(60), drop_last=True))
+        with pytest.raises(ValueError, match=r"`X` is a .* of 60 rows, of which 48 come"):
+            clf.score(loader(range(60), drop_last=True))
+        with pytest.warns(UserWarning, match="answers come in an order that nobody knows"):
+            clf.predict(loader(RandomSampler(data), drop_last=False))
+        assert clf.score(loader(range(60), drop_last=False)) == clf.score(data)
 
     def test_a_loader_that_drops_the_last_rows_is_not_measured(self):
         class Counted(IterableDataset):
