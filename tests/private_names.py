@@ -21,7 +21,7 @@ ALLOWED = {
     "_iterator": {"data/first_look.py", "data/workers.py"},
     "_shutdown_workers": {"data/workers.py"},
     "_version": {"engine/probing.py"},
-    # scikit-learn, which documents the second
+    # scikit-learn, which documents the second; see test_sklearn_bridge.py too
     "_skl_callbacks": {"callbacks/sklearn_bridge.py"},
     "_init_callback_context": {"callbacks/sklearn_bridge.py"},
     # torch, for tapes
@@ -69,8 +69,6 @@ ALLOWED = {
     "_abc_impl": {"tape/purity.py"},
     "_tuple_new": {"tape/trusted.py"},
 }
-# Files whose own tests take the names away: everyday fits never come there.
-TESTED_APART = {"callbacks/sklearn_bridge.py"}
 # Documented in spite of the underscore: of named tuples, and of the interpreter.
 _DOCUMENTED = {"_replace", "_fields", "_asdict", "_make", "_getframe"}
 # The beginning of the names of registries, and the ending of names of opcodes.

@@ -86,25 +86,24 @@ def show(path):
     return str(path.relative_to(PACKAGE))
 
 
-@pytest.mark.parametrize("path", FILES, ids=show)
-def test_imports_point_down(path):
-    noun = noun_of(path)
-    below = {*ORDER[: ORDER.index(noun)], noun}
+def test_imports_point_down():
+    above = {}
+    for path in FILES:
+        below = {*ORDER[: ORDER.index(noun_of(path))], noun_of(path)}
+        above[show(path)] = {name for name in imports(path) if name.split(".")[1] not in below}
 
-    above = {name for name in imports(path) if name.split(".")[1] not in below}
-
-    assert not above, f"{show(path)} stands on the floor of {noun} and imports from above: {above}"
+    assert not {path: names for path, names in above.items() if names}, "imports from above"
 
 
-@pytest.mark.parametrize("path", FILES, ids=show)
-def test_folders_are_entered_through_their_doors(path):
-    passed = {
-        name
+def test_folders_are_entered_through_their_doors():
+    passed = [
+        f"{show(path)}: {name}"
+        for path in FILES
         for name in imports(path)
         if name.count(".") > 1 and name.split(".")[1] != noun_of(path)
-    }
+    ]
 
-    assert not passed, f"{show(path)} imports past a door: {passed}"
+    assert not passed, "imports past a door"
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -174,11 +173,10 @@ def device_types(tree):
                 yield f"{inner}.{node.attr}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=show)
-def test_one_file_names_kinds_of_devices(path):
-    named = set(device_types(measure_code.trees()[path]))
+def test_one_file_names_kinds_of_devices():
+    named = {show(path): set(device_types(measure_code.trees()[path])) for path in FILES}
 
-    assert bool(named) is (show(path) == "device.py"), named
+    assert [path for path, kinds in named.items() if kinds] == ["device.py"], named
 
 
 def test_optional_packages_are_imported_where_they_are_used():

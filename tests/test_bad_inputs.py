@@ -501,9 +501,17 @@ def surroundings(random_states):
     return read
 
 
+# The one that `fitted` copies.
+_fitted = []
+
+
 @pytest.fixture
 def fitted(blobs, network):
-    return Estimator(network, lr=0.1, epochs=2, batch_size=10, random_state=0).fit(*blobs)
+    """A copy, for tests that only look whether it stays as it is."""
+    if not _fitted:
+        clf = Estimator(network, lr=0.1, epochs=2, batch_size=10, random_state=0)
+        _fitted.append(clf.fit(*blobs))
+    return copy.deepcopy(_fitted[0])
 
 
 def content(things):

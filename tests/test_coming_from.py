@@ -1,5 +1,6 @@
 """What the tables for those who come from Keras and skorch say is typed here, runs."""
 
+import copy
 import pickle
 import re
 from pathlib import Path
@@ -52,6 +53,10 @@ def rows():
                 yield pytest.param(library, there, here, rest, id=f"{library}: {there}"[:60])
 
 
+# The one that the rows have copies of.
+_fitted = []
+
+
 @pytest.fixture
 def namespace(blobs, network, tmp_path, monkeypatch):
     """What the pages say is there, with clients of services that do nothing."""
@@ -63,7 +68,9 @@ def namespace(blobs, network, tmp_path, monkeypatch):
     frame = pd.DataFrame(X, columns=list("abcd")).assign(text=np.array(["a", "b", None])[y])
     settings = {"epochs": 2, "lr": 0.1, "random_state": 0}
     names = {name: getattr(easyclf, name) for name in easyclf.__all__}
-    clf = Estimator(network, **settings).fit(X, y, validation_data=(X, y))
+    if not _fitted:
+        _fitted.append(Estimator(network, **settings).fit(X, y, validation_data=(X, y)))
+    clf = copy.deepcopy(_fitted[0])
     clients = dict.fromkeys(["requests", "wandb", "mlflow", "run"], client)
     weights, groups = np.ones(len(y)), np.arange(len(y)) % 2
     data = {"X": X, "y": y, "X_val": X, "y_val": y, "w": weights, "groups": groups, "frame": frame}

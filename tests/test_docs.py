@@ -137,8 +137,8 @@ def test_architecture_names_every_file():
     assert all(f"{folder}/" in tree for folder in ("callbacks", "data", "engine", "tape"))
 
 
-@pytest.mark.parametrize("name", easyclf.Estimator().get_params())
-def test_the_guide_has_every_parameter_of_the_estimator(name):
+def test_the_guide_has_every_parameter_of_the_estimator():
     guide = "\n".join(read(page) for page in DOCS.glob("guide/*.md"))
 
-    assert re.search(rf"(`{name}`|\b{name}=)", guide)
+    names = easyclf.Estimator().get_params()
+    assert [name for name in names if not re.search(rf"(`{name}`|\b{name}=)", guide)] == []

@@ -346,9 +346,17 @@ COPIES = {
 
 
 @pytest.mark.parametrize("how", COPIES)
-@pytest.mark.parametrize("optimizer", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd"},
+        {"optimizer": "lbfgs", "optimizer__max_iter": 4},
+    ],
+    ids=lambda optimizer: optimizer["optimizer"],
+)
 def test_a_copy_answers_and_goes_on_as_the_original(how, optimizer, blobs, network):
-    clf = estimator(network, optimizer=optimizer, lr=0.01, validation_split=0.2).fit(*blobs)
+    clf = estimator(network, **optimizer, lr=0.01, validation_split=0.2).fit(*blobs)
 
     copied = COPIES[how](clf)
 

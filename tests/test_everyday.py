@@ -1,5 +1,7 @@
 """What a scikit-learn user does all day, with an `Estimator` for a classifier."""
 
+import os
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
@@ -121,12 +123,42 @@ def test_more_epochs_are_a_resource(blobs):
     assert search.best_estimator_.n_iter_ == search.n_resources_[-1]
 
 
-def test_scores_are_the_same_in_one_process_and_in_two(blobs):
+def test_two_processes_share_the_cores_and_score_as_this_one(blobs, monkeypatch):
+    """Each of the two has half of the threads, and a fit leaves it so.
+
+    There is one fold, so that one of them has nothing to do, and does not import torch.
+    """
+    for name in [name for name in os.environ if name.endswith("_NUM_THREADS")]:
+        monkeypatch.delenv(name)
     clf = estimator(module__dropout=0.5, epochs=3)
+    monitor = monitored(clf)
+    scoring = {"loss": "neg_log_loss", "threads": lambda *_: torch.get_num_threads()}
 
-    scores = [cross_val_score(clf, *blobs, cv=4, n_jobs=n_jobs) for n_jobs in (1, 2, 1)]
+    folds = list(KFold(2, shuffle=True, random_state=0).split(*blobs))[:1]
+    here, there, again = [
+        cross_validate(clf, *blobs, cv=folds, n_jobs=n_jobs, scoring=scoring)
+        for n_jobs in (1, 2, 1)
+    ]
 
-    assert scores[0].tolist() == scores[1].tolist() == scores[2].tolist()
+    losses = [scores["test_loss"].tolist() for scores in (here, there, again)]
+    assert losses[0] == losses[1] == losses[2]
+    assert there["test_threads"].tolist() == [max(1, (os.cpu_count() or 1) // 2)]
+    if monitor is not None:
+        # A fit of three epochs, wherever it ran.
+        fits = monitor.get_logs(select="all")
+        tasks = [[row["task_name"] for row in fit.data] for fit in fits]
+        assert tasks == [["fit", *3 * ["epoch"]]] * 3
+
+
+def monitored(clf):
+    """What keeps the scores of every epoch, given to `clf`; None with an older scikit-learn."""
+    if not hasattr(clf, "set_callbacks"):
+        return None
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring="accuracy")
+    clf.set_callbacks(monitor)
+    return monitor
 
 
 def test_a_cross_validation_leaves_the_global_random_states(blobs, random_states):

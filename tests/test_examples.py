@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 from torchvision.datasets import MNIST
 
+from easyclf import Estimator
+
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EASYCLF_DATA", ROOT.parent / "shared" / "data"))
 EXAMPLES_FOLDER = ROOT / "examples"
@@ -21,7 +23,7 @@ EXAMPLES = {
     "blobs": ([], None),
     "save_and_load": ([], None),
     "circle": ([], None),
-    "diabetes": (["--epochs", "1000"], "pima/diabetes.csv.gz"),
+    "diabetes": (["--epochs", "300"], "pima/diabetes.csv.gz"),
     "titanic": ([], "titanic/train.csv"),
     "mnist": (["--epochs", "1", "--data", "."], "torchvision/MNIST"),
     "fashion_mnist": (["--data", "."], "torchvision/FashionMNIST"),
@@ -36,6 +38,8 @@ EXAMPLES = {
     "explain": ([], None),
     "out_of_core": (["--gigabytes", "0.1", "--epochs", "1"], None),
 }
+# The epochs of examples without such an option; all of them in CI.
+AT_MOST = {"quickstart": 12, "circle": 2000}
 
 
 @pytest.fixture
@@ -62,6 +66,16 @@ def run(tmp_path, monkeypatch, capsys):
     plt.close("all")
 
 
+def fit_of(most):
+    """A `fit` of so many epochs at most."""
+    fit = Estimator.fit
+
+    def short_fit(self, *args, **keywords):
+        return fit(self.set_params(epochs=min(self.epochs, most)), *args, **keywords)
+
+    return short_fit
+
+
 def test_every_example_is_run():
     assert {path.stem for path in EXAMPLES_FOLDER.glob("*.py")} == {*EXAMPLES, "example_data"}
 
@@ -69,6 +83,8 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example_runs(name, run, tmp_path, monkeypatch):
     options, needed = EXAMPLES[name]
+    if name in AT_MOST and os.environ.get("CI") != "true":
+        monkeypatch.setattr(Estimator, "fit", fit_of(AT_MOST[name]))
     is_there = needed and (DATA / needed).exists()
     if name == "mnist" and os.environ.get("CI") != "true":
         # An epoch of 60,000 digits takes as long as all other examples together.

@@ -323,11 +323,43 @@ def test_rows_are_not_named_where_the_rate_is_at_fault():
     assert "The inputs of row" not in str(ended.value)
 
 
-FORKED = """
+# A training that SIGTERM ends, in a process of its own, and then a fit in this process and in one
+# that is forked from it: what both import is imported once.
+PROCESSES = """
 import os, random, signal, sys
 import numpy as np, torch
 from torch import nn
-from easyclf import Estimator
+from easyclf import Checkpoint, Estimator, LambdaCallback
+
+def terminate(state):
+    if state.epoch == 3 and state.batch == 2:
+        print("asked", flush=True)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def say(word):
+    return lambda state: print(word, flush=True)
+
+def train_and_be_terminated():
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # coverage has one of its own
+    X = np.random.default_rng(0).normal(size=(40, 4)).astype("f4")
+    watch = LambdaCallback(
+        on_batch_begin=terminate, on_batch_end=say("batch"), close=say("closed")
+    )
+    Estimator(
+        nn.Linear(4, 2),
+        epochs=5,
+        batch_size=10,
+        random_state=0,
+        callbacks=[watch, Checkpoint(sys.argv[1])],
+    ).fit(X, np.arange(40) % 2)
+    print("went on", flush=True)
+
+process = os.fork()
+if not process:
+    torch.set_num_threads(1)
+    train_and_be_terminated()
+    os._exit(0)
+print("ended:", os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]), flush=True)
 
 rng = np.random.default_rng(0)
 X, y = rng.normal(size=(3000, 64)).astype("f4"), rng.integers(0, 3, 3000)
@@ -353,9 +385,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
 """
 
 
-def run(program, *arguments):
-    return subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_sigterm_ends_a_kept_run_and_a_forked_fit_waits_for_no_thread(tmp_path):
+    """After the batch and with the process; threads are not there in a process that is forked."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROCESSES, tmp_path],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -363,50 +397,14 @@ def run(program, *arguments):
         timeout=120,
     )
 
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_fit_in_a_forked_process_does_not_wait_for_threads_that_are_gone():
-    ended = run(FORKED)
-
     assert ended.returncode == 0, ended.stderr
-    difference, n_threads = ended.stdout.split()
+    *_, asked, batch, closed, end, forked = ended.stdout.splitlines()
+    assert (asked, batch, closed) == ("asked", "batch", "closed")
+    assert end == f"ended: {-signal.SIGTERM}"
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000002.ckpt"]
+    difference, n_threads = forked.split()
     assert float(difference) < 1e-3
     assert n_threads == "2"
-
-
-TERMINATED = """
-import os, signal, sys
-import numpy as np, torch
-from torch import nn
-from easyclf import Checkpoint, Estimator, LambdaCallback
-
-signal.signal(signal.SIGTERM, signal.SIG_DFL)  # coverage has one of its own
-X = np.random.default_rng(0).normal(size=(40, 4)).astype("f4")
-
-def terminate(state):
-    if state.epoch == 3 and state.batch == 2:
-        print("asked", flush=True)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-def say(word):
-    return lambda state: print(word, flush=True)
-
-watch = LambdaCallback(on_batch_begin=terminate, on_batch_end=say("batch"), close=say("closed"))
-callbacks = [watch, Checkpoint(sys.argv[1])]
-Estimator(nn.Linear(4, 2), epochs=5, batch_size=10, random_state=0, callbacks=callbacks).fit(
-    X, np.arange(40) % 2
-)
-print("went on")
-"""
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM ends a process at once there")
-def test_sigterm_ends_a_run_that_is_kept_after_the_batch_and_the_process(tmp_path):
-    ended = run(TERMINATED, tmp_path)
-
-    assert ended.returncode == -signal.SIGTERM, ended.stderr
-    assert ended.stdout.splitlines()[-3:] == ["asked", "batch", "closed"]
-    assert [path.name for path in tmp_path.iterdir()] == ["epoch-000002.ckpt"]
 
 
 @pytest.mark.parametrize("is_kept", [False, True])

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from easyclf import Callback, EarlyStopping, Estimator, LambdaCallback
 from easyclf.metrics import Metrics
+from tape.misleading.program import Log
 
 NAMES = ["f1_macro", "roc_auc_ovr", "neg_log_loss", "balanced_accuracy"]
 
@@ -68,27 +69,31 @@ def test_quantities_stand_behind_loss_and_accuracy(network, parts):
     )
 
 
-@pytest.mark.parametrize("compile_", ["auto", False])
-def test_metrics_change_nothing_else(compile_, network, blobs):
-    with_them, without = (
-        estimator(network, metrics, epochs=60, compile=compile_, precision="float64").fit(
+@pytest.fixture
+def tapes(monkeypatch):
+    """What is trained and evaluated from a tape: after 5 batches, where 2 more are to come."""
+    monkeypatch.setattr("easyclf.tape.tapes._WORTHWHILE", 2)
+    with Log() as log:
+        yield log
+
+
+def test_metrics_change_nothing_else_and_a_tape_gives_the_outputs_too(tapes, network, blobs):
+    settings = {"epochs": 12, "precision": "float64"}
+    fits = {
+        (name, mode): estimator(network, metrics, compile=mode, **settings).fit(
             *blobs, validation_data=blobs
         )
-        for metrics in (NAMES, None)
-    )
-
-    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
-        assert with_them.history_[name] == pytest.approx(without.history_[name], rel=1e-9)
-
-
-def test_a_tape_gives_the_outputs_too(network, blobs):
-    played, written = (
-        estimator(network, NAMES, epochs=60, compile=mode, precision="float64").fit(
-            *blobs, validation_data=blobs
-        )
+        for name, metrics in (("with", NAMES), ("without", None))
         for mode in ("auto", False)
-    )
+    }
 
+    said = [f"Sequential is {what} from a tape." for what in ("trained", "evaluated")]
+    assert tapes.lines == 2 * said
+    for mode in ("auto", False):
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+            with_them, without = (fits[key, mode].history_[name] for key in ("with", "without"))
+            assert with_them == pytest.approx(without, rel=1e-9)
+    played, written = (fits["with", mode] for mode in ("auto", False))
     for name in (*NAMES, *(f"val_{name}" for name in NAMES)):
         assert played.history_[name] == pytest.approx(written.history_[name], rel=1e-9)
 

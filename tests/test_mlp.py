@@ -138,11 +138,11 @@ def blobs(n_rows=400):
 @pytest.mark.parametrize("n_first", [0, 1, 2, 5, 40])
 def test_statistics_follow_from_one_partial_fit_to_the_next(n_first):
     X, y = blobs()
-    clf = Estimator(random_state=0)
+    clf = Estimator(lr=0.01, random_state=0)
     if n_first:
         clf.partial_fit(X[:n_first], y[:n_first], classes=[0, 1])
 
-    for _ in range(40):
+    for _ in range(10):
         clf.partial_fit(X, y, classes=[0, 1])
 
     assert clf.score(X, y) > 0.98

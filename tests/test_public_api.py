@@ -2,8 +2,6 @@
 
 import inspect
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -116,25 +114,15 @@ def test_every_parameter_is_documented_with_its_default(cls):
             assert told == default or eval(told) == parameter.default
 
 
-@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__qualname__)
-def test_every_public_method_documents_its_parameters(function):
-    text = inspect.getdoc(function) or inspect.getdoc(
-        getattr(easyclf.Callback, function.__name__, None)
-    )
+def test_every_public_method_documents_its_parameters():
+    for function in FUNCTIONS:
+        text = inspect.getdoc(function) or inspect.getdoc(
+            getattr(easyclf.Callback, function.__name__, None)
+        )
 
-    assert text, function.__qualname__
-    if issubclass(getattr(easyclf, function.__qualname__.split(".")[0]), easyclf.Callback):
-        return  # a hook takes the state, as its base class says
-    for name in list(inspect.signature(function).parameters)[1:]:
-        documented = re.search(rf"^(\w+, )*(\*\*)?{name}(, \w+)*( : |$)", text, flags=re.MULTILINE)
-        assert documented, f"{function.__qualname__}: {name}"
-
-
-def test_import_loads_nothing_optional():
-    optional = ["matplotlib", "pandas", "polars", "torchvision", "tqdm", "IPython"]
-    script = f"import sys, easyclf; print([name for name in {optional} if name in sys.modules])"
-
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-
-    # scikit-learn itself looks for pandas where it is installed.
-    assert set(eval(loaded.stdout)) <= {"pandas", "tqdm"}, loaded.stderr
+        assert text, function.__qualname__
+        if issubclass(getattr(easyclf, function.__qualname__.split(".")[0]), easyclf.Callback):
+            continue  # a hook takes the state, as its base class says
+        for name in list(inspect.signature(function).parameters)[1:]:
+            told = re.search(rf"^(\w+, )*(\*\*)?{name}(, \w+)*( : |$)", text, flags=re.MULTILINE)
+            assert told, f"{function.__qualname__}: {name}"

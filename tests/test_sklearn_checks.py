@@ -32,7 +32,7 @@ class Note(Callback):
 @parametrize_with_checks(
     [
         Estimator(),
-        Estimator(**SHORT),
+        # Without callbacks in float64: `check_estimator` in docs/guide/scikit_learn.md.
         Estimator(**SHORT, callbacks=[EarlyStopping("loss"), Note()]),
     ],
     expected_failed_checks=float32_rounding,

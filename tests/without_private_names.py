@@ -1,4 +1,6 @@
-"""Fits without private names of torch and scikit-learn: `without_private_names.py HOME NAME ...`.
+"""Fits without private names of torch and scikit-learn: `without_private_names.py NAME=HOME ...`.
+
+A home is "tape", "data", of which workers are needed, or "others".
 
 Torch and scikit-learn stay as they are, since they need these names themselves. What is changed is
 what easyclf sees of them: its files are imported anew, rewritten so that a name is not there, or so
@@ -297,7 +299,8 @@ def results(rewriting, *, needs_data, needs_workers):
             CLOSED.append(found)
     finally:
         sys.meta_path.remove(finder)
-    gc.collect()
+    if needs_workers:
+        gc.collect()  # of a loader that is in a circle, the end would come later
     assert not multiprocessing.active_children(), "workers are left"
     return found
 
@@ -336,19 +339,22 @@ def main():
     warnings.filterwarnings("error")
     warnings.filterwarnings("ignore", "This DataLoader will create")
     torch.set_num_threads(1)
-    home, *names = sys.argv[1:]
-    needs_data = home != "tape"  # the tapes never see where rows are from
-    needs = {"needs_data": needs_data, "needs_workers": home == "data"}
-    with TapesMade() as made:
-        expected, failed = results(None, **needs), []
+    wanted, failed, expected = [word.split("=") for word in sys.argv[1:]], [], {}
+    for home in dict(map(reversed, wanted)):
+        # The tapes never see where rows are from.
+        needs = {"needs_data": home != "tape", "needs_workers": home == "data"}
+        with TapesMade() as made:
+            expected[home] = needs, results(None, **needs)
+        assert made.names >= {"Sequential", "Compressed"} or home != "tape", "there are no tapes"
     gc.freeze()  # what is imported for good makes each collection long
-    assert made.names >= {"Sequential", "Compressed"} or needs_data, "there are no tapes"
-    for name in names:
+    for name, home in wanted:
+        needs, found_with_all = expected[home]
+        needs_data = needs["needs_data"]
         errors = ERRORS if needs_data else ERRORS[1:2]  # one for the many names of the tapes
         for rewriting in [Without(name), *(Raising(name, error) for error in errors)]:
             how = f"{name} {getattr(rewriting, 'error', 'deleted')}"
             try:
-                check(expected, rewriting, **needs)
+                check(found_with_all, rewriting, **needs)
             except AssertionError as error:
                 if str(error) != "the name is nowhere" or type(rewriting) is Without:
                     failed.append(f"{how}: {error}")

@@ -132,6 +132,12 @@ def noisy(x):
     return x + 0.1 * torch.randn_like(x)
 
 
+@pytest.fixture(autouse=True)
+def _nobody_waits_for_the_disk(monkeypatch):
+    """That files are flushed is said in `test_files.py`; to wait for it takes long."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 RUNS = {
     "plain": (list, {}),
     "as written": (list, {"compile": False}),

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from joblib import parallel_config
-from joblib.externals.loky import ProcessPoolExecutor
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import make_pipeline
@@ -331,17 +330,7 @@ def test_scores_of_every_epoch_come_from_a_search(blobs):
     assert search.best_params_ == {"estimator__lr": 0.1}
 
 
-@needs_protocol
-def test_scores_of_every_epoch_come_from_another_process(network, blobs):
-    from sklearn.callback import ScoringMonitor
-
-    monitor = ScoringMonitor(scoring="accuracy")
-    clf = Estimator(network, epochs=2).set_callbacks(monitor)
-
-    with ProcessPoolExecutor(max_workers=1) as pool:
-        pool.submit(clf.fit, *blobs).result()
-
-    assert [row["task_name"] for row in monitor.get_logs().data] == ["fit", "epoch", "epoch"]
+# From another process: `test_two_processes_share_the_cores_and_score_as_this_one`.
 
 
 @needs_protocol

@@ -1,18 +1,17 @@
 """Processes with a pretend device: `python -m pytest -n 2 tests/device`.
 
-The device cannot be taken back, so the other tests do not run in these processes.
+The device cannot be taken back, so the other tests do not run in these processes. It is imported
+in functions: the process that only hands tests out to others needs neither it nor torch.
 """
 
 import os
 
 import pytest
-import torch
-
-import easyclf.device
-import pretend_device
 
 
 def pytest_collection_modifyitems(items):
+    import pretend_device
+
     if pretend_device.has_compiler():
         return
     if os.environ.get("CI") == "true":
@@ -23,12 +22,19 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def _installed():
+    import pretend_device
+
     pretend_device.install()
 
 
 @pytest.fixture(autouse=True)
 def like_cuda(_installed, monkeypatch):
     """Take the device for one that pins and has the fused kernels, as CUDA."""
+    import torch
+
+    import easyclf.device
+    import pretend_device
+
     fused = easyclf.device._FUSED_OPTIMIZERS["cuda"]
     monkeypatch.setattr(easyclf.device, "_PINNING", frozenset({"pretend"}))
     monkeypatch.setitem(easyclf.device._FUSED_OPTIMIZERS, "pretend", fused)
@@ -42,6 +48,11 @@ def like_cuda(_installed, monkeypatch):
 @pytest.fixture
 def like_apples(like_cuda, monkeypatch):
     """Take the device for one without float64, which reads memory late, pinned or not."""
+    import torch
+
+    import easyclf.device
+    import pretend_device
+
     monkeypatch.setattr(easyclf.device, "_PINNING", frozenset())
     with pretend_device.like_apples():
         yield

@@ -22,8 +22,14 @@ def normalizing():
     return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
 
 
+@pytest.fixture(autouse=True)
+def _tapes_are_worthwhile_soon(monkeypatch):
+    """After 5 batches, where 15 more are to come, also for validations: in each epoch is one."""
+    monkeypatch.setattr("easyclf.tape.tapes._WORTHWHILE", 15)
+
+
 def fit(module, **parameters):
-    settings = {"epochs": 80, "batch_size": 12, "random_state": 0, "validation_split": 0.25}
+    settings = {"epochs": 25, "batch_size": 12, "random_state": 0, "validation_split": 0.25}
     return Estimator(module, device=DEVICE, **(settings | parameters)).fit(X, Y)
 
 
@@ -55,7 +61,7 @@ def test_epochs_from_a_tape_wait_no_more_than_others():
         def on_epoch_end(self, state):
             waits.append(pretend_device.counts()["wait"])
 
-    fit(dropping, callbacks=[Count()])
+    fit(dropping, callbacks=[Count()], epochs=80)
 
     # A tape is compared with the module at its 1st, 2nd, 4th ... use.
     per_epoch = np.diff(waits).tolist()

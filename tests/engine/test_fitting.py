@@ -3,10 +3,6 @@
 import copy
 import functools
 import gc
-import json
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -64,34 +60,6 @@ def test_torch_compiles_a_module(blobs, network):
 def test_compile_is_auto_true_or_false(blobs, value):
     with pytest.raises(ValueError, match="'compile' parameter of Estimator must be"):
         Estimator(compile=value).fit(*blobs)
-
-
-WORKER = """
-import json
-from joblib import Parallel, delayed
-
-def threads():
-    import torch
-    from sklearn.datasets import load_iris
-    from easyclf import Estimator
-    Estimator(epochs=1).fit(*load_iris(return_X_y=True))
-    return torch.get_num_threads()
-
-if __name__ == "__main__":
-    print(json.dumps(Parallel(n_jobs=2)(delayed(threads)() for _ in range(2))))
-"""
-
-
-def test_workers_of_a_search_share_the_cores(tmp_path):
-    """With `n_jobs=2` each of two processes has half of the threads, and a fit leaves it so."""
-    script = tmp_path / "script.py"
-    script.write_text(WORKER)
-    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=True, env=environment
-    )
-
-    assert json.loads(done.stdout) == [max(1, (os.cpu_count() or 1) // 2)] * 2
 
 
 @pytest.mark.parametrize("parameters", [{}, {"compile": False}, {"validation_split": 0.2}])

@@ -101,7 +101,15 @@ def test_a_batch_of_rows_without_weight_moves_nothing(blobs, network):
     assert clf.history_["loss"][0] == pytest.approx(expected.history_["loss"][0])
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "lbfgs"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"optimizer": "sgd"},
+        {"optimizer": "adam"},
+        {"optimizer": "lbfgs", "optimizer__max_iter": 4},
+    ],
+    ids=lambda optimizer: optimizer["optimizer"],
+)
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(2, 3), (4, 4), (7, 2), (5, 100)])
 def test_accumulated_small_batches_are_one_large_batch(
@@ -109,7 +117,7 @@ def test_accumulated_small_batches_are_one_large_batch(
 ):
     """Also where the last batch is short, and the last group of batches too."""
     small, large = (
-        estimator(network, optimizer=optimizer, lr=0.05, epochs=2, **sizes).fit(*blobs, weight)
+        estimator(network, **optimizer, lr=0.05, epochs=2, **sizes).fit(*blobs, weight)
         for sizes in (
             {"batch_size": batch_size, "accumulate": accumulate},
             {"batch_size": batch_size * accumulate},

@@ -8,7 +8,7 @@ from tape.misleading.program import SETTINGS, Log, difference, figures
 from tape.random_programs import describe, random_program
 
 # Programs of the seeds below a number, "500", or of a range of them, "17:18".
-GIVEN = os.environ.get("EASYCLF_RANDOM_PROGRAMS", "50")
+GIVEN = os.environ.get("EASYCLF_RANDOM_PROGRAMS", "25")
 SEEDS = range(*map(int, GIVEN.split(":")))
 CHUNK = 25
 CHUNKS = [SEEDS[start : start + CHUNK] for start in range(0, len(SEEDS), CHUNK)]

@@ -11,7 +11,7 @@ from easyclf.tape.compiler import compile_recording
 from easyclf.tape.recorder import NotRecordable, record
 
 # All tensors of a program have as many numbers, so that any can be viewed as any other.
-N_EXAMPLES = int(os.environ.get("EASYCLF_STRAIGHT_LINES", "120"))
+N_EXAMPLES = int(os.environ.get("EASYCLF_STRAIGHT_LINES", "60"))
 SHAPES = ((4, 6), (6, 4), (24,), (2, 3, 4), (1, 24))
 
 

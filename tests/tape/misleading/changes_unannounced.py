@@ -382,7 +382,7 @@ def the_optimizer_replaced_before_an_epoch():
     def change(made, state):
         state.optimizer = torch.optim.SGD(made.parameters(), lr=0.1)
 
-    return by_callback(change, on_epoch_begin=48)
+    return by_callback(change, on_epoch_begin=20)
 
 
 @mislead
@@ -390,7 +390,7 @@ def the_optimizer_replaced_by_one_of_fewer_weights():
     def change(made, state):
         state.optimizer = torch.optim.Adam(made.last.parameters(), lr=0.1)
 
-    return by_callback(change, on_epoch_begin=48)
+    return by_callback(change, on_epoch_begin=20)
 
 
 @mislead
@@ -415,7 +415,7 @@ def forward_wrapped_before_an_epoch():
         original = state.forward
         state.forward = lambda *inputs: original(*inputs) * 2
 
-    return by_callback(wrap, on_epoch_begin=48)
+    return by_callback(wrap, on_epoch_begin=20)
 
 
 @mislead
@@ -424,7 +424,7 @@ def the_loss_replaced_before_an_epoch():
         state.head = copy.copy(state.head)
         state.head.losses = lambda out, y, original=state.head.losses: 2 * original(out, y)
 
-    return by_callback(change, on_epoch_begin=48)
+    return by_callback(change, on_epoch_begin=20)
 
 
 @mislead
@@ -432,7 +432,7 @@ def the_module_replaced_in_the_state():
     def change(made, state):
         state.module.forward = functools.partial(lambda old, x: 2 * old(x), state.module.forward)
 
-    return by_callback(change, on_epoch_begin=48)
+    return by_callback(change, on_epoch_begin=20)
 
 
 class Passive(Callback):
@@ -519,7 +519,7 @@ def a_thread_between_epochs():
         thread.start()
         thread.join()
 
-    return by_callback(change, on_epoch_end=48)
+    return by_callback(change, on_epoch_end=20)
 
 
 @mislead
