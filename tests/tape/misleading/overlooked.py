@@ -12,8 +12,8 @@ from tape.misleading.program import LABELS, LONG, TABLE, Net, Programs, net, run
 
 PROGRAMS = Programs("D")
 mislead, play = PROGRAMS.mislead, PROGRAMS.play
-# An epoch whose steps are no audits: the 19th to the 22nd use of a tape.
-AWAY, BACK = 7, 8
+# An epoch whose steps are no audits: the 11th to the 14th use of a tape.
+AWAY, BACK = 5, 6
 
 
 def for_a_while(module, change, undo, **settings):
@@ -236,7 +236,7 @@ def a_forward_that_makes_the_optimizer_forget():
 
     def between(self, x):
         calls.append(len(x))
-        if len(calls) == 23:
+        if len(calls) == 33:
             optimizers[-1].state.clear()
         return x
 
@@ -283,7 +283,7 @@ def a_validation_that_changes_an_attribute():
 
         def note(self):
             self.n_times += 1
-            self.gain = 3.0 if 25 <= self.n_times < 27 else 1.0
+            self.gain = 3.0 if 17 <= self.n_times < 19 else 1.0
 
     return run(Noting(n_times=0, gain=1.0), **LONG)
 
@@ -307,7 +307,7 @@ def a_schedule_that_changes_an_attribute():
     made = net(lambda self, x: x * self.gain, gain=1.0)
 
     def rate(step):
-        made.gain = 3.0 if step in (25, 26, 27) else 1.0
+        made.gain = 3.0 if step in (16, 17, 18) else 1.0
         return 0.02
 
     return run(made, callbacks=[LRScheduler(rate, every="step")])
