@@ -197,9 +197,11 @@ def _which(device: torch.device) -> tuple[torch.device, ...]:
     return () if device.type == "mps" else (device,)
 
 
-def autocast_settings() -> tuple[bool, ...]:
-    """Read whether autocast is on, for each kind of device of this machine."""
-    return tuple([torch.is_autocast_enabled(kind) for kind in _kinds()])
+def autocast_settings() -> tuple[object, ...]:
+    """Read to which dtype autocast casts where it is on, for each kind of device here."""
+    return tuple(
+        [torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) for kind in _kinds()]
+    )
 
 
 @functools.cache

@@ -401,7 +401,17 @@ def give_results(callback: object, results: Mapping[str, object]) -> None:
 
 def _is_of_users(callback: Callback) -> bool:
     is_own = type(callback).__module__.startswith("easyclf.callbacks.")
-    return not is_own or isinstance(callback, LambdaCallback)
+    return not is_own or isinstance(callback, LambdaCallback) or _holds_user_code(vars(callback))
+
+
+def _holds_user_code(settings: Mapping[str, Any]) -> bool:
+    """Whether a setting is a function, as a schedule may be."""
+    return any(
+        _holds_user_code(value)
+        if isinstance(value, Mapping)
+        else callable(value) and not getattr(value, "__module__", "").startswith("torch.")
+        for value in settings.values()
+    )
 
 
 def _overrides(callback: Callback, name: str) -> bool:

@@ -81,6 +81,7 @@ class Step:
         if not self._tapes.update_of(self._state.optimizer)(self._gradients):
             self.show_gradients()
             self._state.optimizer.step()
+            self._tapes.expose(self._state.optimizer)
         return [BatchResult(*measured)]
 
     def check(self, *, is_exposed: bool) -> None:
@@ -132,11 +133,14 @@ class Step:
             self._state.module.train()
         if self._needs_closure:
             return self._step_with_closure(group)
+        self._tapes.expose()
         measured = self._compute_gradients(group)
         optimizer = self._state.optimizer
         update = self._tapes.update_of(optimizer)
         gradients = [parameter.grad for parameter in _parameters(optimizer)]
-        if not (self._objective.precision.is_recordable and update(gradients)):
+        # The forward pass may have given a weight other memory.
+        is_direct = self._objective.precision.is_recordable and update(gradients, is_exposed=True)
+        if not is_direct:
             self._objective.precision.step(optimizer)
         return measured
 

@@ -198,6 +198,7 @@ class Trainer:
             raise diverged(state, metrics, state.batches() if self._train.can_begin_again else ())
         if self._plan.score is not None:
             logs |= self._plan.score(metrics.answered())
+            self._tapes.expose()
         if state.put_in is not None:
             state.put_in(True)
         logs |= self._validate()

@@ -41,6 +41,9 @@ class NoTapes:
         """An update that leaves everything to `optimizer.step`."""
         return NoUpdate()
 
+    def expose(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """There is nothing to look at."""
+
     def check(self, *, is_exposed: bool = True) -> None:
         """There is nothing that could be out of date."""
 
@@ -69,6 +72,8 @@ class NoPlayer:
 class NoUpdate:
     """An update that only `optimizer.step` can do."""
 
-    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
+    def __call__(
+        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool = False
+    ) -> bool:
         """Nothing was done."""
         return False

@@ -8,19 +8,20 @@ reach, so that a change is seen. Code that did not run will not run while nothin
 
 from __future__ import annotations
 
+import abc
 import argparse
 import builtins
 import dis
 import enum
 import functools
 import itertools
+import sys
 import types
 import weakref
-from abc import ABCMeta
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import is_, itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ from easyclf.tape.torch_internals import (
     n_operation_modes,
     watchers,
 )
-from easyclf.tape.trusted import CodeHome, is_pure_function, is_pure_type
+from easyclf.tape.trusted import CALLED_IN_STEPS, CodeHome, is_pure_function, is_pure_type
 from easyclf.tape.witness import Witness, name_of_function
 
 # Values that never change: two of them are the same if they look the same.
@@ -60,6 +61,8 @@ _SPELLED = frozenset(
     "__enter__ __exit__ __iter__ __contains__ __doc__".split()
 )
 _OF_MODULES = (*MODULE_PARTS, *MODULE_HOOKS)
+# Most methods of tensors are those of a base class, and may be hidden by others.
+_OF_TENSORS = frozenset(dir(torch.Tensor))
 # Bytes of an array that is compared by its numbers.
 _LARGEST_ARRAY = 2**16
 
@@ -99,16 +102,21 @@ class CodeReading:
         # By identity; they are held, so that no two ever have the same.
         self._seen: dict[int, tuple[int, object]] = {}
         self._read_codes: set[int] = set()
-        self._is_in_root = False
         # What to look at for a change, and what was there: how much, and all of it in a row.
         self._looks: list[Callable[[], Sequence[object]]] = []
         self._n_seen: list[int] = []
         self._before: list[object] = []
         self._globals: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
+        # Of tensors and of members of enumerations: few have any.
+        self._attributes: list[dict[str, Any]] = []
+        # Layers that are switched between their modes with the module.
+        self._layers: frozenset[int] = frozenset()
         if are_all_modules_hooked():
             raise NotRecordable("a hook is registered for all modules")
         if n_operation_modes():
             raise NotRecordable("somebody else watches its operations")
+        if torch.is_anomaly_enabled():
+            raise NotRecordable("the backward pass is to look for anomalies")
         if is_graph_watched():
             raise NotRecordable("somebody is given the tensors of its graph")
         self._watch(lambda: [are_all_modules_hooked()])
@@ -116,8 +124,11 @@ class CodeReading:
         for number, code in self._codes.items():
             if number not in self._read_codes:
                 raise NotRecordable(f"{code.co_qualname} ran and was not found")
-        for home in (torch, F, torch.Tensor):
-            self._watch_names(vars(home), sorted(self._names.intersection(vars(home))))
+        self._watch(lambda: [*itertools.chain.from_iterable(self._attributes)])
+        for home, names in ((torch, vars(torch)), (F, vars(F)), (torch.Tensor, _OF_TENSORS)):
+            self._read_functions(home, sorted(self._names.intersection(names)))
+        for home, called in CALLED_IN_STEPS.items():
+            self._read_functions(home, called)
         for names, values in self._globals.values():
             self._watch_names(names, list(values))
         self._values.append(settings())
@@ -160,10 +171,16 @@ class CodeReading:
         elif present:
             self._watch(lambda: [values[present[0]]])
 
+    def _read_functions(self, home: Any, names: Sequence[str]) -> None:
+        """Note which functions torch has under some names; also those that a base class has."""
+        self._watch_names(vars(home), names)
+        self._values.append([id(vars(home).get(name)) for name in names])
+
     def _read_root(self, root: Any) -> Any:
-        self._is_in_root = isinstance(root, nn.Module)
+        self._layers = frozenset()
         values = []
         if isinstance(root, nn.Module):
+            self._layers = frozenset(map(id, root.modules()))
             # It is switched between its modes: what counts is which layers are in another one.
             self._watch(functools.partial(_other_modes, root))
             values = _other_modes(root)
@@ -234,7 +251,11 @@ class CodeReading:
     def _read_builtin(self, function: Any, name: str) -> Any:
         if not is_pure_function(function):
             raise NotRecordable(f"{name} uses {name_of_function(function)}")
-        return None
+        if function in _ASKING and not self._reads_anything:
+            raise NotRecordable(f"{name} is {function.__name__} by another name")
+        owner = getattr(function, "__self__", None)
+        # A method that was bound before: of a list that it changes, say.
+        return None if isinstance(owner, (type, types.ModuleType)) else self._read(owner, name)
 
     def _read_array(self, array: np.ndarray[Any, Any], name: str) -> Any:
         if array.dtype.hasobject or array.nbytes > _LARGEST_ARRAY:
@@ -261,7 +282,16 @@ class CodeReading:
         if tensor.grad_fn is not None:
             raise NotRecordable(f"{name} is the result of an earlier computation")
         self.tensors.append(tensor)
-        return _tensor_facts(tensor)
+        return [_tensor_facts(tensor), self._read_attributes(vars(tensor), name)]
+
+    def _read_attributes(self, own: dict[str, Any], name: str) -> Any:
+        """Read the attributes that the code can ask for, of what Python knows to have others."""
+        named = [key for key in own if self._is_read(key)]
+        # All names, since an attribute may come that hides one of the class.
+        self._attributes.append(own)
+        if named:
+            self._watch(lambda: [*map(own.get, named)])
+        return [(key, self._read(own[key], f"{name}.{key}")) for key in named]
 
     def _read_module(self, module: nn.Module) -> Any:
         check_layer_unhooked(module)
@@ -281,7 +311,7 @@ class CodeReading:
     def _read_object(self, item: Any, name: str) -> Any:
         """Read the attributes that the code can ask for, and the class."""
         own = vars(item)
-        passed_over = (*_OF_MODULES, *(["training"] if self._is_in_root else []))
+        passed_over = (*_OF_MODULES, *(["training"] if id(item) in self._layers else []))
         named = [key for key in own if self._is_read(key)]
         if isinstance(item, nn.Module):
             named = [key for key in named if key not in passed_over]
@@ -296,7 +326,7 @@ class CodeReading:
     def _is_read_of(self, kind: type, name: str) -> bool:
         """Whether the code can ask a class for an attribute that may change."""
         is_protocol = name.startswith("__") or name == "_abc_impl"
-        return self._is_read(name) and not is_protocol and not _is_torchs(kind)
+        return self._is_read(name) and not is_protocol
 
     def _read_class(self, kind: type, name: str) -> Any:
         if is_pure_type(kind):
@@ -306,7 +336,7 @@ class CodeReading:
         if not (is_plain_class(kind) or issubclass(kind, tuple)):
             raise NotRecordable(f"{name} uses {kind.__module__}.{kind.__name__}")
         values: list[Any] = []
-        if type(kind) not in (type, ABCMeta):
+        if type(kind) not in (type, abc.ABCMeta):
             values.append(self._read(type(kind), f"the class of {name}"))
         self._watch(lambda: kind.__mro__)
         for ancestor in kind.__mro__[:-1]:
@@ -327,14 +357,22 @@ class CodeReading:
     def _read_enumeration(self, kind: type) -> Any:
         """Read members that are numbers or texts; they are made once, with their class."""
         members = getattr(kind, "__members__", {})
-        for member in members.values():
+        values: list[Any] = []
+        for name, member in members.items():
             if type(member.value) not in _PLAIN:
                 raise NotRecordable(f"{kind.__name__} is an enumeration of objects")
-        values: list[Any] = [(name, repr(member.value)) for name, member in members.items()]
+            attributes = self._read_attributes(vars(member), f"{kind.__name__}.{name}")
+            values.append((name, repr(member.value), attributes))
         for ancestor in kind.__mro__:
-            if ancestor.__module__ not in ("enum", "builtins"):
-                for member in list(vars(ancestor).values()):
-                    values += [self._read(item, kind.__name__) for item in _functions_of(member)]
+            if ancestor.__module__ in ("enum", "builtins"):
+                continue
+            self._watch_names(vars(ancestor), list(vars(ancestor)))
+            for key, member in list(vars(ancestor).items()):
+                functions = list(_functions_of(member))
+                values += [self._read(function, kind.__name__) for function in functions]
+                is_enums = key in members or (key.startswith("_") and key.endswith("_"))
+                if not functions and not is_enums and self._is_read(key):
+                    values.append((key, self._read(member, f"{kind.__name__}.{key}")))
         return values
 
     def _read_function(self, function: types.FunctionType, name: str) -> Any:
@@ -420,16 +458,16 @@ class CodeReading:
             used = loads[-1].argval
             name = f"{name}.{used}"
             self._globals.setdefault(id(vars(value)), (vars(value), {}))[1][used] = None
-            if not hasattr(value, used):
-                return None
-            value = getattr(value, used)
+            if used not in vars(value):
+                if type(value) is types.ModuleType and "__getattr__" not in vars(value):
+                    return None  # an error, if it is ever reached
+                raise NotRecordable(f"{name} is made up by its module")
+            value = vars(value)[used]
         is_builtin = type(value) is types.BuiltinFunctionType
         if is_builtin and not is_pure_function(value) and is_only_called(loads, rest):
             # The witness would have seen the call. So it stands in a branch that was not taken,
             # and is not while all that leads there is the same.
             return id(value)
-        if any(value is function for function in _ASKING) and not self._reads_anything:
-            raise NotRecordable(f"{name} is {value.__name__} by another name")
         return self._read(value, name)
 
 
@@ -446,6 +484,7 @@ _READERS: dict[type, Callable[[CodeReading, Any, str], Any]] = {
     types.FunctionType: CodeReading._read_function,
     types.BuiltinFunctionType: CodeReading._read_builtin,
     types.MethodDescriptorType: CodeReading._read_builtin,
+    TypeVar: lambda _, item, name: None,
     types.SimpleNamespace: CodeReading._read_namespace,
     argparse.Namespace: CodeReading._read_namespace,
     weakref.ref: CodeReading._read_reference,
@@ -469,6 +508,10 @@ def settings() -> tuple[object, ...]:
         torch.are_deterministic_algorithms_enabled(),
         torch.backends.mkldnn.enabled,
         watchers(),
+        torch.is_anomaly_enabled(),
+        sys.getprofile(),
+        # How often a class was registered with an abstract one: `isinstance` may say otherwise.
+        abc.get_cache_token(),
     )
 
 
@@ -515,10 +558,6 @@ def _contents(cell: types.CellType) -> list[Any]:
         return [cell.cell_contents]
     except ValueError:
         raise NotRecordable("it uses a variable that is not there yet") from None
-
-
-def _is_torchs(kind: type) -> bool:
-    return kind.__module__.partition(".")[0] in ("torch", "torchvision")
 
 
 def _deed(operation: str) -> str:

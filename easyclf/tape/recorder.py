@@ -27,6 +27,8 @@ _REFUSED_TAGS = {
     torch.Tag.dynamic_output_shape,
     torch.Tag.inplace_view,
 }
+# Parts of the names of operations whose results have numbers that follow from shapes.
+_TELLING_SHAPES = ("is_same_size", "attention")
 _MASKS = (torch.bool, torch.uint8)
 # Operations that change the shape of their argument in place, as torch's recurrent layers do with
 # tensors of their own. A tape makes another tensor instead.
@@ -296,9 +298,12 @@ def _transcribed(
             function = _OUT_OF_PLACE[function]
         elif function in _OUT_OF_PLACE or _asks_for_places(function, arguments):
             raise NotRecordable(f"it calls {function}, whose result is not known beforehand")
-        for tensor in _leaves(outputs):
-            if isinstance(tensor, torch.Tensor) and tensor.layout is not torch.strided:
-                raise NotRecordable(f"it makes a tensor of layout {tensor.layout}")
+        for leaf in _leaves(outputs):
+            if not isinstance(leaf, torch.Tensor):
+                if leaf is not None and not any(part in str(function) for part in _TELLING_SHAPES):
+                    raise NotRecordable(f"{function} tells Python something of its arguments")
+            elif leaf.layout is not torch.strided:
+                raise NotRecordable(f"it makes a tensor of layout {leaf.layout}")
         output_places = map_nested(numbering.add, outputs)
         operations.append(Operation(function, places, named_places, output_places))
     places = map_nested(numbering.place, result)

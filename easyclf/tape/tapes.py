@@ -25,7 +25,7 @@ from easyclf.tape.one_hot import RecordableOneHot
 from easyclf.tape.purity import CodeReading
 from easyclf.tape.recorder import NotRecordable, Recording, record
 from easyclf.tape.trusted import check_torch_is_whole
-from easyclf.tape.updates import Update
+from easyclf.tape.updates import Update, runs_user_code
 from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
@@ -70,6 +70,7 @@ class Tapes:
         self._is_on, self._is_exposed, self._graphs = is_on, is_exposed, graphs
         self._players: list[Player] = []
         self._n_calls_seen = 0
+        self._exposure, self._n_exposures_seen = Exposure(), 0
         self._update: Update | None = None
 
     def of(
@@ -102,6 +103,7 @@ class Tapes:
             training=training,
             n_calls=n_calls,
             is_exposed=self._is_exposed,
+            exposure=self._exposure,
             graphs=graphs,
         )
         self._players.append(player)
@@ -113,13 +115,22 @@ class Tapes:
             self._update = Update(optimizer, is_on=self._is_on, is_exposed=self._is_exposed)
         return self._update
 
+    def expose(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Have all looked at anew before a tape is played: code of users ran that nobody read.
+
+        With an `optimizer`, which was stepped, only if its `step` may run such code.
+        """
+        if optimizer is None or runs_user_code(optimizer):
+            self._exposure.n_times += 1
+
     def check(self, *, is_exposed: bool = True) -> None:
         """Forget what depends on something that has changed since: all is looked at anew.
 
         Where no code of users ran since the last look (`is_exposed` is False) it waits until a
         look costs little beside the calls: epochs of a single step are shorter than a look.
         """
-        is_exposed |= self._is_exposed
+        is_exposed |= self._is_exposed or self._n_exposures_seen != self._exposure.n_times
+        self._n_exposures_seen = self._exposure.n_times
         n_calls = sum(player.n_calls_made for player in self._players)
         if not is_exposed and n_calls < self._n_calls_seen + _CALLS_A_LOOK:
             return
@@ -148,6 +159,12 @@ class Tapes:
             player.go_on_from(of_player)
 
 
+class Exposure:
+    """How often code of users ran beside the tapes of a run: for a batch of a rare shape, say."""
+
+    n_times = 0
+
+
 class Player:
     """Tapes of one function of batches, one for each shape that comes often.
 
@@ -164,9 +181,12 @@ class Player:
         training: bool,
         n_calls: int,
         is_exposed: bool,
+        exposure: Exposure,
         graphs: Graphs | None = None,
     ) -> None:
         self._module, self._head, self._function = module, head, function
+        # For each shape, how often code of users had run when it was looked at.
+        self._exposure, self._n_exposures = exposure, dict[Hashable, int]()
         self._graphs, self._most_rows = graphs, 0
         self._training, self._n_calls, self._is_exposed = training, n_calls, is_exposed
         self._n_planned = n_calls
@@ -198,6 +218,7 @@ class Player:
             module is in its mode then, and the result is the function's.
         """
         if not self._n_calls:
+            self._exposure.n_times += 1
             return None
         self._calls += 1
         self.n_calls_made += 1
@@ -207,14 +228,17 @@ class Player:
         if self._earlier:
             self._make_again(batch, shape)
         tape = self._tapes.get(shape)
-        if tape is not None and self._is_exposed:
+        n_exposures = self._exposure.n_times
+        if tape is not None and (self._is_exposed or self._n_exposures.get(shape) != n_exposures):
             # Where it would be switched without the tape.
             self._switch_mode()
+            self._n_exposures[shape] = n_exposures
             if not self._is_current(shape):
                 self.forget()
                 tape = None
         if tape is not None:
             return self._play(tape, batch, shape)
+        self._exposure.n_times += 1
         self._most_rows = max(self._most_rows, batch.n_rows)
         self._seen[shape] += 1
         n_seen = self._seen[shape]
@@ -254,7 +278,7 @@ class Player:
         TapeDiffers
             If results, tensors or generators differ.
         """
-        known = [*self._readings[shape].tensors, *tensors_of(batch.x)]
+        known = [*self._readings[shape].tensors, *_tensors_in(batch)]
         before = _snapshot(known)
         played = tape(*batch)
         left = before.restore_changed()
@@ -276,6 +300,7 @@ class Player:
                 check_unhooked(self._module)
             except NotRecordable as reason:
                 self._refuse(reason)
+        self._n_exposures = dict.fromkeys(self._tapes, self._exposure.n_times)
         if not all(map(self._is_current, self._tapes)):
             self.forget()
 
@@ -320,7 +345,7 @@ class Player:
         n_seen, n_uses, is_observed, has_tape = self._earlier.pop(repr(shape), (0, 0, False, False))
         if not n_seen:
             return
-        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        state = [*self._module.parameters(), *self._module.buffers(), *_tensors_in(batch)]
         before, is_training = _snapshot(state), self._module.training
         self._seen[shape], self._uses[shape] = n_seen, n_uses
         if is_observed:
@@ -361,7 +386,7 @@ class Player:
             return None
         self._switch_mode()
         witness = Witness()
-        state = [*self._module.parameters(), *self._module.buffers(), *tensors_of(batch.x)]
+        state = [*self._module.parameters(), *self._module.buffers(), *_tensors_in(batch)]
         before, n_imported = _snapshot(state), len(sys.modules)
         try:
             with witness, TensorWitness(witness):
@@ -377,6 +402,8 @@ class Player:
         try:
             witness.check()
             self._readings[shape] = reading = self._read(witness)
+            if witness.has_other_leaves:
+                raise NotRecordable("its loss has gradients by what the optimizer does not train")
             if sum(tensor.numel() for tensor in reading.tensors) > _MOST_WEIGHTS:
                 raise NotRecordable("it has so many weights that Python takes little of its time")
             self._witnesses[shape] = witness
@@ -473,7 +500,7 @@ class _Trial:
         self._is_single = isinstance(batch.x, torch.Tensor)
         # One tensor may be there under two names.
         x = apply(lambda tensor: tensor.view_as(tensor), batch.x)
-        self._inputs = [*tensors_of(x), *(tensor for tensor in batch[1:] if tensor is not None)]
+        self._inputs = _tensors_in(batch._replace(x=x))
         self._before = _snapshot([*known, *self._inputs])
 
         def call() -> Any:
@@ -537,6 +564,11 @@ def _as_recorded(function: Any, tensors: Sequence[torch.Tensor]) -> None:
 def _shape(x: Tensors) -> Hashable:
     """All that tells inputs apart but their values; several are known by their names or places."""
     return tuple((name, one.shape, one.stride(), one.dtype) for name, one in named_tensors(x))
+
+
+def _tensors_in(batch: Batch) -> list[torch.Tensor]:
+    """Inputs, targets and weights: a loss may change its targets in place."""
+    return [*tensors_of(batch.x), *(tensor for tensor in batch[1:] if tensor is not None)]
 
 
 def _snapshot(tensors: Sequence[torch.Tensor]) -> Snapshot:

@@ -72,6 +72,9 @@ _CONTEXTS = (
     "torch/utils/_contextlib.py",
     "torch/utils/_python_dispatch.py",
 )
+# Functions of these read settings of torch's, which nobody compares; but for a few.
+_SETTINGS = ("torch/__init__.py", "torch/backends/")
+_WITHOUT_SETTINGS = (torch.is_tensor.__code__, torch.is_storage.__code__)
 # Functions and properties of tensors which the recorder sees as operations of ATen, or which read
 # what all batches of one shape have in common.
 _TENSOR_NAMES = frozenset(
@@ -173,7 +176,7 @@ _TENSOR_NAMES = frozenset(
     special_shifted_chebyshev_polynomial_w special_sinc special_softmax
     special_spherical_bessel_j0 special_xlog1py special_xlogy special_zeta split split_copy
     split_with_sizes split_with_sizes_copy sqrt sqrt_ square square_ squeeze squeeze_ squeeze_copy
-    stack std std_mean stft storage_offset sub sub_ subtract subtract_ sum sum_to_size svd
+    stack std std_mean stft sub sub_ subtract subtract_ sum sum_to_size svd
     swapaxes swapaxes_ swapdims swapdims_ sym_int t t_ t_copy take take_along_dim tan tan_ tanh
     tanh_ tanhshrink tensor tensordot threshold tile to topk trace transpose transpose_
     transpose_copy trapezoid trapz triangular_solve tril tril_ tril_indices triplet_margin_loss
@@ -254,6 +257,12 @@ _OTHER_FUNCTIONS = frozenset(
 )
 
 
+# What a step as it is written calls of torch beside the module and the loss.
+CALLED_IN_STEPS: dict[Any, list[str]] = {
+    torch.Tensor: ["backward"],
+    torch.autograd: ["backward", "grad"],
+    torch.nn.utils: ["clip_grad_norm_", "get_total_norm"],
+}
 _KNOWN = [
     (home, operator.attrgetter(*sorted(_TENSOR_NAMES.intersection(dir(home)))))
     for home in (torch, torch.Tensor, F)
@@ -261,7 +270,8 @@ _KNOWN = [
 
 
 def _as_they_are() -> list[Any]:
-    return [function for home, functions_of in _KNOWN for function in functions_of(home)]
+    called = [getattr(home, name) for home, names in CALLED_IN_STEPS.items() for name in names]
+    return called + [function for home, functions_of in _KNOWN for function in functions_of(home)]
 
 
 _AS_IMPORTED = _as_they_are()
@@ -340,6 +350,7 @@ class CodeHome:
         self.is_ours = str(home).startswith(_EASYCLF)
         self.is_torchs = path.startswith(_TORCH_PATHS)
         self.is_context = path.startswith(_CONTEXT_PATHS)
+        self.reads_settings = path.startswith(_SETTING_PATHS) and code not in _WITHOUT_SETTINGS
         is_standard = path in _STANDARD or _makes_tuples(code, names)
         self.is_trusted = self.is_ours or self.is_torchs or is_standard
         # What trusted code may call, but nobody else.
@@ -368,6 +379,7 @@ def _makes_tuples(code: types.CodeType, names: dict[str, Any]) -> bool:
 _EASYCLF = str(Path(__file__).parents[1]) + os.sep
 _PACKAGES = str(Path(torch.__file__).parents[1]) + os.sep
 _TORCH_PATHS = tuple(_PACKAGES + home for home in _TORCH_HOMES)
+_SETTING_PATHS = tuple(_PACKAGES + home for home in _SETTINGS)
 _CONTEXT_PATHS = tuple(_PACKAGES + home for home in _CONTEXTS)
 _LIBRARIES = (
     *(_PACKAGES + name + os.sep for name in ("torch", "torchvision")),

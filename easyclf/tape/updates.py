@@ -66,10 +66,13 @@ class Update:
         # Parameters and options that were found to be fit for the kernel.
         self._parameters: list[torch.Tensor] = []
         self._options: list[list[Any]] = []
+        self._memory: list[tuple[int, ...]] = []
         # By which parameters have no gradient.
         self._calls: dict[tuple[bool, ...], list[tuple[_Call, list[int]]]] = {}
 
-    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
+    def __call__(
+        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool = False
+    ) -> bool:
         """Update the parameters by the kernel, if it is known that this is what `step` does.
 
         Parameters
@@ -77,6 +80,8 @@ class Update:
         gradients : sequence of Tensor or None
             For each parameter of the optimizer, of its shape, in the order of its groups. They are
             not changed.
+        is_exposed : bool, default=False
+            Whether code of users ran since the last update.
 
         Returns
         -------
@@ -91,6 +96,8 @@ class Update:
         if not self._is_on:
             return False
         try:
+            if is_exposed and not self._is_exposed and not self._is_unchanged():
+                self._calls.clear()
             calls = self._find_calls(gradients)
         except Exception as error:  # what is private of torch may mean something else by now
             self._is_on = False
@@ -138,6 +145,17 @@ class Update:
         """Look at the class and the wrappers of `step` anew before the next update."""
         self._parameters = []
         self._calls.clear()
+
+    def _is_unchanged(self) -> bool:
+        """Whether groups, options, states and the memory of parameters are those of the calls."""
+        state = self.optimizer.state
+        memory = [
+            (parameter.data_ptr(), *map(id, state.get(parameter, {}).values()))
+            for parameter in self._parameters
+        ]
+        is_same, self._memory = memory == self._memory, memory
+        groups = self.optimizer.param_groups
+        return is_same and [[*group.items()] for group in groups] == self._options
 
     def _is_fit(self) -> bool:
         groups = self.optimizer.param_groups
@@ -190,6 +208,14 @@ class Update:
             (kernel.bind(group, parameters, states), places)
             for group, parameters, places, states in works
         ]
+
+
+def runs_user_code(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether `step` of an optimizer may run code that is not torch's own."""
+    try:
+        return is_step_hooked(optimizer) or not _is_torchs_step(optimizer)
+    except Exception:  # a class of another build
+        return True
 
 
 def is_known(optimizer: torch.optim.Optimizer) -> bool:

@@ -7,7 +7,7 @@ import functools
 import gc
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import torch
@@ -22,7 +22,7 @@ from easyclf.tape.trusted import CodeHome, is_pure_function, is_tensor_function
 # Functions that make a tensor of numbers read the values of tensors among these.
 _LITERALS = frozenset((torch.tensor, torch.as_tensor, torch.scalar_tensor, torch.Tensor.new_tensor))
 # With these in code, any attribute may be read.
-_READ_ANYTHING = frozenset(("__dict__", "getattr", "hasattr"))
+_READ_ANYTHING = frozenset(("__dict__", "format", "format_map", "getattr", "hasattr"))
 
 
 class Witness:
@@ -45,6 +45,8 @@ class Witness:
         Whether names of attributes may be computed, so that `names` does not say it all.
     has_one_hot : bool
         Whether `one_hot` was called, which is recorded in another way.
+    has_other_leaves : bool
+        Whether the loss has gradients by leaves that the optimizer does not train.
     """
 
     def __init__(self, *, is_recording: bool = False) -> None:
@@ -53,6 +55,7 @@ class Witness:
         self.names: set[str] = set()
         self.reads_anything = False
         self.has_one_hot = False
+        self.has_other_leaves = False
         self._homes: dict[int, CodeHome] = {}
         self._collects = False
         self._reason = ""
@@ -114,7 +117,8 @@ class Witness:
             if home.is_trusted or home.is_library:
                 return
         elif home.is_trusted:
-            if home.is_torchs and not home.is_context and not computes_only(code):
+            is_pure = home.is_context or (computes_only(code) and not home.reads_settings)
+            if home.is_torchs and not is_pure:
                 self.refuse(f"{caller.f_code.co_qualname} calls {code.co_qualname} of torch")
             return
         self.codes[id(code)] = code
@@ -152,7 +156,37 @@ class TensorWitness(TorchFunctionMode):
                 self._witness.refuse("its `one_hot` has no `num_classes`, or other classes")
         elif function in _LITERALS:
             self._check_literal(function, [*arguments, *keywords.values()])
+        elif function is torch.autograd.grad and self._is_called_by_us():
+            return self._differentiate(*arguments, **keywords)
         return function(*arguments, **keywords)
+
+    def _is_called_by_us(self) -> bool:
+        """Whether the code nearest to this call that is not torch's is easyclf's."""
+        frame = sys._getframe(2)
+        while frame.f_back is not None:
+            home = CodeHome(frame.f_code, frame.f_globals)
+            if not home.is_torchs:
+                return home.is_ours
+            frame = frame.f_back
+        return False
+
+    def _differentiate(
+        self,
+        losses: Sequence[torch.Tensor],
+        trained: Sequence[torch.Tensor],
+        *rest: Any,
+        **keywords: Any,
+    ) -> Any:
+        """Compute gradients, and leave those by other leaves where a backward pass leaves them."""
+        others = other_leaves(losses, trained)
+        gradients = torch.autograd.grad(losses, [*trained, *others], *rest, **keywords)
+        self._witness.has_other_leaves = bool(others)
+        for leaf, gradient in zip(others, gradients[len(trained) :], strict=True):
+            if leaf.grad is None or gradient is None:
+                leaf.grad = leaf.grad if gradient is None else gradient
+            else:
+                leaf.grad += gradient
+        return gradients[: len(trained)]
 
     def _check_literal(self, function: Callable[..., Any], arguments: list[Any]) -> None:
         # `as_tensor` of a tensor is a cast, and `new_tensor` is a method of one.
@@ -160,6 +194,24 @@ class TensorWitness(TorchFunctionMode):
             arguments = arguments[1:] if isinstance(arguments[0], torch.Tensor) else arguments
         if any(isinstance(leaf, torch.Tensor) for leaf in _leaves(arguments)):
             self._witness.refuse("it makes a tensor of the values of others")
+
+
+def other_leaves(
+    results: Sequence[torch.Tensor], leaves: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Find the leaves in the graph of results, of any shapes, that are not among these."""
+    found = {id(leaf): leaf for leaf in leaves}
+    nodes = [result.grad_fn for result in results if result.grad_fn is not None]
+    seen = set(nodes)
+    for node in nodes:
+        leaf = getattr(node, "variable", None)
+        if leaf is not None:
+            found.setdefault(id(leaf), leaf)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                nodes.append(following)
+    return list(found.values())[len(leaves) :]
 
 
 @functools.cache

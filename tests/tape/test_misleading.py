@@ -20,6 +20,7 @@ FILES = (
     "hooks",
     "modes",
     "names_of_inputs",
+    "overlooked",
 )
 FAMILIES = [importlib.import_module(f"tape.misleading.{file}").PROGRAMS for file in FILES]
 MISLEADING = {name: program for family in FAMILIES for name, program in family.misleading.items()}
