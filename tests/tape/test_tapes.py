@@ -236,7 +236,8 @@ ZOO = {
     "glu": (Net(nn.Sequential(nn.Linear(8, 16), nn.GLU())), TABLE),
     "dropout": (Net(nn.Dropout(0.3)), TABLE),
     "alpha dropout": (Net(nn.AlphaDropout(0.3)), TABLE),
-    "batch norm": (Net(nn.BatchNorm1d(8)), TABLE),
+    # The last batch has two rows, whose difference may be small beside the usual epsilon.
+    "batch norm": (Net(nn.BatchNorm1d(8, eps=0.1)), TABLE),
     "layer norm": (Net(nn.LayerNorm(8)), TABLE),
     "rms norm": (Net(nn.RMSNorm(8)), TABLE),
     "bilinear": (net(lambda self, x: self.two(x, x), two=nn.Bilinear(8, 8, 8)), TABLE),
