@@ -138,9 +138,7 @@ class Step:
         optimizer = self._state.optimizer
         update = self._tapes.update_of(optimizer)
         gradients = [parameter.grad for parameter in _parameters(optimizer)]
-        # The forward pass may have given a weight other memory.
-        is_direct = self._objective.precision.is_recordable and update(gradients, is_exposed=True)
-        if not is_direct:
+        if not (self._objective.precision.is_recordable and update(gradients)):
             self._objective.precision.step(optimizer)
         return measured
 

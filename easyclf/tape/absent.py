@@ -72,8 +72,6 @@ class NoPlayer:
 class NoUpdate:
     """An update that only `optimizer.step` can do."""
 
-    def __call__(
-        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool = False
-    ) -> bool:
+    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
         """Nothing was done."""
         return False

@@ -25,7 +25,7 @@ from easyclf.tape.one_hot import RecordableOneHot
 from easyclf.tape.purity import CodeReading
 from easyclf.tape.recorder import NotRecordable, Recording, record
 from easyclf.tape.trusted import check_torch_is_whole
-from easyclf.tape.updates import Update, runs_user_code
+from easyclf.tape.updates import Exposure, Update, runs_user_code
 from easyclf.tape.witness import TensorWitness, Witness
 
 _log = logging.getLogger("easyclf")
@@ -112,7 +112,12 @@ class Tapes:
     def update_of(self, optimizer: torch.optim.Optimizer) -> Update:
         """The update that `optimizer.step` would do with some gradients."""
         if self._update is None or self._update.optimizer is not optimizer:
-            self._update = Update(optimizer, is_on=self._is_on, is_exposed=self._is_exposed)
+            self._update = Update(
+                optimizer,
+                is_on=self._is_on,
+                is_exposed=self._is_exposed,
+                exposure=self._exposure,
+            )
         return self._update
 
     def expose(self, optimizer: torch.optim.Optimizer | None = None) -> None:
@@ -157,12 +162,6 @@ class Tapes:
         """
         for player, of_player in zip(self._players, progress, strict=False):
             player.go_on_from(of_player)
-
-
-class Exposure:
-    """How often code of users ran beside the tapes of a run: for a batch of a rare shape, say."""
-
-    n_times = 0
 
 
 class Player:

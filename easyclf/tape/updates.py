@@ -42,6 +42,15 @@ _Call = Callable[[list[torch.Tensor]], None]
 _NOTES = frozenset("params param_names initial_lr max_lr min_lr base_momentum max_momentum".split())
 
 
+class Exposure:
+    """How often code of users ran in a run, which may have changed anything.
+
+    A batch of a rare shape, or in the other mode, may run code that the tapes know nothing of.
+    """
+
+    n_times = 0
+
+
 class Update:
     """What `optimizer.step` does with some gradients.
 
@@ -54,13 +63,22 @@ class Update:
     is_exposed : bool, default=True
         Whether code of users runs between the updates. Then its groups, their options and the
         states of its parameters are looked at anew in every update, as `step` does; else after
-        every `forget`.
+        every `forget`, and where there was an `exposure` in between.
+    exposure : Exposure, default=None
+        Counts such code where it runs now and then: a forward pass may have given a weight other
+        memory.
     """
 
     def __init__(
-        self, optimizer: torch.optim.Optimizer, *, is_on: bool = True, is_exposed: bool = True
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        is_on: bool = True,
+        is_exposed: bool = True,
+        exposure: Exposure | None = None,
     ) -> None:
         self.optimizer = optimizer
+        self._exposure, self._n_exposures = exposure or Exposure(), 0
         self._is_on = is_on and type(optimizer) in _KERNELS
         self._is_exposed = is_exposed
         # Parameters and options that were found to be fit for the kernel.
@@ -70,9 +88,7 @@ class Update:
         # By which parameters have no gradient.
         self._calls: dict[tuple[bool, ...], list[tuple[_Call, list[int]]]] = {}
 
-    def __call__(
-        self, gradients: Sequence[torch.Tensor | None], *, is_exposed: bool = False
-    ) -> bool:
+    def __call__(self, gradients: Sequence[torch.Tensor | None]) -> bool:
         """Update the parameters by the kernel, if it is known that this is what `step` does.
 
         Parameters
@@ -80,8 +96,6 @@ class Update:
         gradients : sequence of Tensor or None
             For each parameter of the optimizer, of its shape, in the order of its groups. They are
             not changed.
-        is_exposed : bool, default=False
-            Whether code of users ran since the last update.
 
         Returns
         -------
@@ -96,8 +110,6 @@ class Update:
         if not self._is_on:
             return False
         try:
-            if is_exposed and not self._is_exposed and not self._is_unchanged():
-                self._calls.clear()
             calls = self._find_calls(gradients)
         except Exception as error:  # what is private of torch may mean something else by now
             self._is_on = False
@@ -115,6 +127,10 @@ class Update:
         """The calls of the kernel that do what `step` would do; None where only `step` can."""
         if is_step_hooked(self.optimizer):
             return None
+        if self._n_exposures != self._exposure.n_times:
+            self._n_exposures = self._exposure.n_times
+            if not self._is_unchanged():
+                self._calls.clear()
         has_none = tuple([gradient is None for gradient in gradients])
         calls = None if self._is_exposed else self._calls.get(has_none)
         if calls is None:

@@ -230,6 +230,20 @@ def a_weight_that_forward_gives_other_memory():
     return net(between)
 
 
+class Bounded(nn.Linear):
+    """Its weights have a norm of at most a half."""
+
+    def forward(self, x):
+        self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.5)
+        return super().forward(x)
+
+
+@mislead
+def a_weight_that_forward_gives_other_memory_while_it_is_watched():
+    # The fifth batch of a shape, which is watched, is not the first of an epoch.
+    return run(nn.Sequential(Bounded(4, 8), nn.ELU(), Bounded(8, 3)), batch_size=10)
+
+
 @mislead
 def a_forward_that_makes_the_optimizer_forget():
     optimizers, calls = [], []
