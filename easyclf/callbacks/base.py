@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from torch.optim import lr_scheduler
+
 from easyclf.checks import did_you_mean
 from easyclf.state import TrainingState
 from easyclf.vocabulary import FOREIGN_HOOKS
@@ -405,11 +407,12 @@ def _is_of_users(callback: Callback) -> bool:
 
 
 def _holds_user_code(settings: Mapping[str, Any]) -> bool:
-    """Whether a setting is a function, as a schedule may be."""
+    """Whether a setting is a function, or a class that is not torch's, as a schedule may be."""
+    torchs = vars(lr_scheduler).values()
     return any(
         _holds_user_code(value)
         if isinstance(value, Mapping)
-        else callable(value) and not getattr(value, "__module__", "").startswith("torch.")
+        else callable(value) and not any(value is member for member in torchs)
         for value in settings.values()
     )
 
