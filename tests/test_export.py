@@ -175,7 +175,10 @@ def test_a_file_of_onnx_answers_as_the_classifier(case, tmp_path, capfd):
     clf.export(tmp_path / "model.onnx", X=examples)
 
     assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
-    assert capfd.readouterr() == ("", "")
+    told = capfd.readouterr()
+    assert not told.out
+    # torch 2.6 notes what torchvision's operations lack, once in a process that imports both.
+    assert [line for line in told.err.splitlines() if "Missing annotation" not in line] == []
     session = runtime.InferenceSession(tmp_path / "model.onnx")
     names = [given.name for given in session.get_inputs()]
     assert names == (list(X) if isinstance(X, dict) else ["X"] if len(dtypes) == 1 else names)
