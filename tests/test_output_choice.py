@@ -65,8 +65,8 @@ def test_the_part_is_trained_as_if_it_were_all(form, output, compile_, blobs, mo
     with Log() as log:
         clf = fit(form, output, blobs, **parameters)
 
-    # A tape is made of neither an `OrderedDict` nor a function that chooses; in torch 2.6 a function
-    # of `typing` that runs only once in a process looks at frames.
+    # A tape is made of neither an `OrderedDict` nor a function that chooses. In torch 2.6 a
+    # function of `typing` that runs only once in a process looks at frames.
     is_tapeable = form is not as_dict and output is not second and torch.__version__ >= (2, 7)
     if compile_ == "auto" and is_tapeable:
         assert log.is_trained_from_a_tape
