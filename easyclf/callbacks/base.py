@@ -403,18 +403,20 @@ def give_results(callback: object, results: Mapping[str, object]) -> None:
 
 def _is_of_users(callback: Callback) -> bool:
     is_own = type(callback).__module__.startswith("easyclf.callbacks.")
-    return not is_own or isinstance(callback, LambdaCallback) or _holds_user_code(vars(callback))
-
-
-def _holds_user_code(settings: Mapping[str, Any]) -> bool:
-    """Whether a setting is a function, or a class that is not torch's, as a schedule may be."""
-    torchs = vars(lr_scheduler).values()
-    return any(
-        _holds_user_code(value)
-        if isinstance(value, Mapping)
-        else callable(value) and not any(value is member for member in torchs)
-        for value in settings.values()
+    return (
+        not is_own
+        or isinstance(callback, LambdaCallback)
+        or _holds_user_code(list(vars(callback).values()))
     )
+
+
+def _holds_user_code(setting: object) -> bool:
+    """Whether a function, or a class that is not torch's, is among settings: a schedule may be."""
+    if isinstance(setting, Mapping):
+        setting = list(setting.values())
+    if isinstance(setting, (list, tuple)):
+        return any(map(_holds_user_code, setting))
+    return callable(setting) and not any(setting is item for item in vars(lr_scheduler).values())
 
 
 def _overrides(callback: Callback, name: str) -> bool:

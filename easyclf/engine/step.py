@@ -131,9 +131,9 @@ class Step:
     def _step_as_written(self, group: Sequence[Batch]) -> list[BatchResult]:
         if not self._state.module.training:
             self._state.module.train()
+        self._tapes.expose()
         if self._needs_closure:
             return self._step_with_closure(group)
-        self._tapes.expose()
         measured = self._compute_gradients(group)
         optimizer = self._state.optimizer
         update = self._tapes.update_of(optimizer)

@@ -323,7 +323,7 @@ class CodeReading:
     def _is_read(self, name: str) -> bool:
         return self._reads_anything or name in self._names
 
-    def _is_read_of(self, kind: type, name: str) -> bool:
+    def _is_read_of_class(self, name: str) -> bool:
         """Whether the code can ask a class for an attribute that may change."""
         is_protocol = name.startswith("__") or name == "_abc_impl"
         return self._is_read(name) and not is_protocol
@@ -350,7 +350,7 @@ class CodeReading:
                 functions = list(_functions_of(member))
                 if functions:
                     values += [self._read(function, key) for function in functions]
-                elif self._is_read_of(ancestor, key):
+                elif self._is_read_of_class(key):
                     values.append((key, self._read(member, f"{ancestor.__name__}.{key}")))
         return [list(map(id, kind.__mro__)), values]
 
