@@ -14,6 +14,7 @@ from easyclf import (
     EarlyStopping,
     Estimator,
     LambdaCallback,
+    LRScheduler,
     ProgressBar,
 )
 from easyclf.callbacks.base import Hooks
@@ -481,3 +482,10 @@ def test_what_a_hook_sets_and_nobody_reads_is_refused(field):
 
     with pytest.raises(AttributeError, match=f"has no attribute '{field}'"):
         clf.fit([[0.0], [1.0]], [0, 1])
+
+
+def test_a_function_in_a_list_of_settings_is_code_of_users():
+    factors = [lambda step: 1.0]
+
+    assert Hooks([LRScheduler("LambdaLR", lr_lambda=factors)]).run_user_code
+    assert not Hooks([LRScheduler("StepLR", step_size=2)]).run_user_code

@@ -328,17 +328,6 @@ def a_schedule_that_changes_an_attribute():
 
 
 @mislead
-def a_schedule_in_a_list_that_changes_an_attribute():
-    made = net(lambda self, x: x * self.gain, gain=1.0)
-
-    def factor(step):
-        made.gain = 3.0 if step in (17, 18) else 1.0
-        return 1.0
-
-    return run(made, callbacks=[LRScheduler("LambdaLR", lr_lambda=[factor], every="step")])
-
-
-@mislead
 def a_second_optimizer_in_a_callback():
     made, others = net(lambda self, x: x), []
 
